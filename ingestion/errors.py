@@ -1,0 +1,82 @@
+"""Everything that can go wrong while a Document comes in.
+
+DomicileError
+└── IngestionError
+    ├── DocumentError     no such Document, or its state does not allow that
+    │   └── NotFoundError     an id that is not the tenant's, or never was: the two look the same
+    ├── UploadError       a body that cannot be taken in (empty, too large, bad name)
+    │   └── TooLargeError
+    ├── ReaderError       a file that cannot be read; `reason` is one of the outcome codes of the sandbox
+    ├── TagError          a declaration that makes no Tag
+    ├── LeaseLostError    another worker has the Document now; drop the work
+    └── ErasureError      an erasure that could not be completed; it stays `erasing`
+"""
+
+from residency.errors import DomicileError
+
+
+class IngestionError(DomicileError):
+    """Anything that breaks while a Document comes in."""
+
+
+class DocumentError(IngestionError):
+    """The Document's state does not allow what was asked."""
+
+    code = "state_conflict"
+
+
+class NotFoundError(DocumentError):
+    """No such id for this tenant."""
+
+    code = "not_found"
+
+
+class UploadError(IngestionError):
+    """A body or a name that cannot be taken in."""
+
+    code = "invalid_request"
+
+
+class EmptyFileError(UploadError):
+    """A body of no bytes."""
+
+    code = "empty_file"
+
+
+class TooLargeError(UploadError):
+    """A body beyond the limit; `limit_bytes` says which."""
+
+    code = "too_large"
+
+    def __init__(self, message: str, *, limit_bytes: int, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.limit_bytes = limit_bytes
+
+
+class ReaderError(IngestionError):
+    """A file that cannot be read. `reason`: encrypted_file broken_file empty_text unsupported_type bomb
+    parse_timeout parse_memory parse_crash."""
+
+    code = "unreadable_file"
+
+    def __init__(self, message: str, *, reason: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
+
+
+class TagError(IngestionError):
+    """A declaration that makes no Tag."""
+
+    code = "jurisdiction_missing"
+
+
+class LeaseLostError(IngestionError):
+    """Another worker holds the Document; what this one did is dropped."""
+
+    code = "lease_lost"
+
+
+class ErasureError(IngestionError):
+    """An erasure that is not complete; the Document stays `erasing` and is tried again."""
+
+    code = "erasure_incomplete"
