@@ -1,0 +1,1 @@
+"""Bodies and values that stand in for the real ones in tests."""
