@@ -6,7 +6,8 @@ and reports print. No grade proves physical place (docs/threat-model.md).
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
+from datetime import date as Day  # noqa: N812 - a field is called date
 from typing import Final
 
 GRADES: Final[dict[int, str]] = {
@@ -28,8 +29,8 @@ class Evidence:
     grade: int
     claim: str
     source: str
-    date: date
-    valid_until: date | None = None
+    date: Day
+    valid_until: Day | None = None
 
     def holds(self, now: datetime) -> bool:
         """Say whether it is in force: dated in the past and not expired. Both days are included, UTC."""

@@ -41,7 +41,7 @@ class Edge:
 class Zones:
     """The table at one instant. `digest` is SHA-256 over the file's bytes, whatever the instant."""
 
-    def __init__(  # noqa: PLR0913 - the table and its instant
+    def __init__(
         self,
         edges: tuple[Edge, ...],
         kinds: Mapping[str, str],
@@ -55,7 +55,7 @@ class Zones:
         self._edges, self._kinds, self._traps = edges, kinds, traps
         self._parents: dict[str, set[str]] = {code: set() for code in kinds}
         for edge in edges:
-            if edge.holds(on.date()):
+            if edge.holds(on.astimezone(UTC).date()):
                 self._parents[edge.zone].add(edge.within)
         self._above = {code: self._closure(code) for code in kinds}
 
@@ -93,7 +93,7 @@ class Zones:
         return Zones(self._edges, self._kinds, self._traps, digest=self.digest, on=on)
 
     def without(self, code: str) -> "Zones":
-        """Give the table as if no edge led out of `code`: the what-if of an annulled decision. Never for real rulings."""
+        """Give the table as if no edge led out of `code`: the what-if of an annulled decision, never for rulings."""
         self.check(code)
         left = tuple(edge for edge in self._edges if edge.zone != code)
         return Zones(left, self._kinds, self._traps, digest=self.digest, on=self.on)
@@ -129,8 +129,14 @@ class Zones:
             return code
         shown = code if len(code) <= 20 and code.isascii() and code.isprintable() else "a code"
         right = self._traps.get(code) or self._traps.get(code.upper())
-        near = right or next(iter(difflib.get_close_matches(code.upper(), self._kinds, n=1, cutoff=0.5)), "")
-        hint = f"write {near}" if right else f"did you mean {near}?" if near else "zone codes stand in policies/zones.toml"
+        near = right or next(iter(difflib.get_close_matches(code.upper(), self._kinds, n=1, cutoff=0.6)), "")
+        hint = (
+            f"write {near}"
+            if right
+            else f"did you mean {near}?"
+            if near
+            else "codes are those of ISO 3166 (DE, not Germany)"
+        )
         raise ZoneError(f"{shown} is no known Zone", hint=hint)
 
     def parents(self, code: str) -> frozenset[str]:
@@ -187,9 +193,9 @@ def _refuse_cycles(edges: tuple[Edge, ...]) -> None:
     above: dict[str, set[str]] = {}
     for edge in edges:
         above.setdefault(edge.zone, set()).add(edge.within)
-    for start in above:
+    for start, parents in above.items():
         seen: set[str] = set()
-        waiting = list(above[start])
+        waiting = list(parents)
         while waiting:
             code = waiting.pop()
             if code == start:
