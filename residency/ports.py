@@ -39,7 +39,8 @@ class PointFilter:
     """Which points may be seen at all. Conditions are joined with AND; `None` does not restrict, empty matches none.
 
     `owners` are values of payload `t` (tenant × jurisdiction × epoch) and never optional; `classes` of `k`,
-    `collections` of `c`, `documents` of `d`, `groups` of `a` (a point without `a` is open to the tenant).
+    `collections` of `c`, `documents` of `d`, `groups` of `a` (a point without `a` is open to the tenant, so that empty
+    groups still match what is open).
     """
 
     owners: tuple[str, ...]
@@ -47,6 +48,11 @@ class PointFilter:
     collections: tuple[str, ...] | None = None
     documents: tuple[str, ...] | None = None
     groups: tuple[str, ...] | None = None
+
+    @property
+    def matches_nothing(self) -> bool:
+        """Whether a condition is empty, so that no shard need be asked."""
+        return () in (self.owners, self.classes, self.collections, self.documents)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +196,8 @@ class KekRef:
 
 class KeyProvider(Protocol):
     """Where KEKs live; wraps and unwraps DEKs with the AAD bound in. Action store for create and wrap, open for unwrap,
-    erase for destroy. Every failure is `KeyringError`."""
+    erase for destroy. Every failure is `KeyringError`.
+    """
 
     site: str
 
