@@ -13,6 +13,7 @@ SET: Final = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # a service's stderr is its log
     "DO_NOT_TRACK": "1",
     "NO_PROXY": "*",  # for libraries that have no switch of their own
     "no_proxy": "*",

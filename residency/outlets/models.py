@@ -3,7 +3,7 @@
 Rules kept here: models come from a path, never from a hub; weights are safetensors; nothing in the folder can run code
 (no Python, no pickled weights, no `auto_map`, no foreign module classes); no links; one more file, or one other byte,
 and the digest differs. `VerifiedModel` is made here alone and demanded by every embedder.
-The digest is SHA-256 over the manifest: one line of hash, two spaces, path and line feed per file, sorted by path bytes,
+The digest is SHA-256 over the manifest: one line of hash, two spaces, path and line feed per file, sorted by path
 which is what `sha256sum` prints, so that an operator can check it by hand.
 """
 

@@ -1,0 +1,95 @@
+"""What both embedders share: the pass, the limit on tokens, the model's prompts, and the lanes into its runner.
+
+Rules kept here: a text longer than the model can read is refused and never cut in silence; vectors come back in the
+order of the texts, float32, of unit length; counting tokens is local and needs no Route.
+"""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+from residency.errors import ModelError
+from residency.outlets.embedders.batching import Lanes, Tokens
+from residency.outlets.models import VerifiedModel
+from residency.outlets.passing import passing
+from residency.ports import Vectors
+from residency.route import Action, Route
+
+WITHIN_QUESTION: Final = 30.0
+WITHIN_PASSAGES: Final = 600.0
+"""Seconds; ingestion waits for its turn rather than fail."""
+
+
+class Runner(Protocol):
+    """A loaded model: text to token ids, token ids to unit vectors."""
+
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """Give the ids of each text, special tokens included, never cut."""
+        ...
+
+    def run(self, ids: Tokens, mask: Tokens) -> Vectors:
+        """Give float32 (n, d), rows of unit length, for int64 ids and mask of shape (n, t)."""
+        ...
+
+
+class RunnerEmbedder:
+    """An `Embedder` over any runner; `OnnxEmbedder` and `TorchEmbedder` say how the runner is made."""
+
+    def __init__(self, model: VerifiedModel, runner: Runner, *, site: str, most_tokens: int) -> None:
+        self.site = site
+        self.digest = model.digest
+        self.dimension = model.dimension
+        self.max_tokens = model.max_tokens
+        self._prompts = {question: model.prompt(question=question) for question in (False, True)}
+        self._runner = runner
+        self._lanes = Lanes(runner.run, site=site, dimension=self.dimension, most_tokens=most_tokens)
+
+    async def embed(self, route: Route, texts: Sequence[str], *, question: bool = False) -> Vectors:
+        """Give float32 (n, d), rows of unit length, in the order of the texts (Action embed).
+
+        Raises `ModelError` for a text beyond `max_tokens`, `SiteError` when too many questions wait.
+        """
+        within = WITHIN_QUESTION if question else WITHIN_PASSAGES
+        place = passing(route, site=self.site, action=Action.EMBED, kind="embedder", within=within, count=len(texts))
+        async with place as touch:
+            touch.bytes = sum(len(text.encode()) for text in texts)
+            ids = await asyncio.to_thread(self._tokens, texts, question=question)
+            for number, text_ids in enumerate(ids):
+                if len(text_ids) > self.max_tokens:
+                    raise ModelError(
+                        f"text {number} of {len(ids)} has {len(text_ids)} tokens, the model reads {self.max_tokens}",
+                        hint="split it before embedding",
+                    )
+            return await self._lanes.embed(ids, tenant=route.tenant, question=question)
+
+    def _tokens(self, texts: Sequence[str], *, question: bool) -> list[list[int]]:
+        prompt = self._prompts[question]
+        return self._runner.tokens([prompt + text for text in texts] if prompt else texts)
+
+    def count_tokens(self, text: str) -> int:
+        """Count tokens as the model does, special ones and its prompt for passages included; local."""
+        return len(self._tokens([text], question=False)[0])
+
+    async def aclose(self) -> None:
+        """Finish the batch in hand and stop."""
+        await asyncio.to_thread(self._lanes.close)
+
+
+def physical_cores() -> int:
+    """Count the physical cores this process may use: hyper-threads count once, a container's CPU quota holds."""
+    allowed = os.sched_getaffinity(0)
+    places = set()
+    for cpu in allowed:
+        topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
+        try:
+            places.add(((topology / "physical_package_id").read_text(), (topology / "core_id").read_text()))
+        except OSError:
+            places.add((str(cpu), ""))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        share = int(quota) // int(period)
+    except (OSError, ValueError):  # no cgroup v2, or "max"
+        share = len(places)
+    return max(1, min(len(places), share))
