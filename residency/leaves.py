@@ -1,0 +1,175 @@
+"""The Ledger's rows: leaves, numbers, subtree hashes and checkpoints, and what is read from them.
+
+Rules kept here: a number is given under a row lock, so `seq` has no gaps within a tenant and one sequencer works at a
+time, on SQLite and PostgreSQL alike; a proof reads a few rows whatever the size of the tree.
+`ledger.py` alone writes leaves; what erasure may remove (openings, touches) lies in tables of its own.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from residency import notes, tlog
+from residency.database import metadata
+from residency.errors import LedgerError
+from residency.receipt import Draft
+
+_PENDING: Final = sa.text('"index" IS NULL')
+
+leaves = sa.Table(
+    "leaves",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Column("seq", sa.BigInteger, nullable=False),
+    sa.Column("index", sa.BigInteger, unique=True),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("time", sa.String(24), nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("signature", sa.Text, nullable=False),
+    sa.UniqueConstraint("tenant", "seq"),
+    sa.Index("ix_leaves_tenant_time", "tenant", "time"),
+    sa.Index("ix_leaves_pending", "tenant", "seq", sqlite_where=_PENDING, postgresql_where=_PENDING),
+)
+"""One row per Receipt; `index` is null until the sequencer has placed it, `body` its canonical JSON."""
+heads = sa.Table(
+    "ledger_heads",
+    metadata,
+    sa.Column("tenant", sa.String(64), primary_key=True),
+    sa.Column("seq", sa.BigInteger, nullable=False),
+)
+"""One row per tenant, the lock under which `seq` is given; the row of "" is the tree's own and holds its size."""
+openings = sa.Table(
+    "openings",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Column("r", sa.LargeBinary, nullable=False),
+)
+"""The secret of each Receipt's commitments; once it is gone they can be linked to nothing."""
+touches = sa.Table(
+    "touches",
+    metadata,
+    sa.Column("receipt", sa.String(36), primary_key=True),
+    sa.Column("document", sa.String(32), primary_key=True),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Index("ix_touches_tenant_document", "tenant", "document"),
+)
+"""Which Receipts touched which document, for GDPR 15(1)(c)."""
+checkpoints = sa.Table(
+    "checkpoints",
+    metadata,
+    sa.Column("size", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("root", sa.LargeBinary, nullable=False),
+    sa.Column("note", sa.Text, nullable=False),
+    sa.Column("time", sa.String(24), nullable=False),
+)
+hashes = sa.Table(
+    "ledger_hashes",
+    metadata,
+    sa.Column("level", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("index", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("hash", sa.LargeBinary, nullable=False),
+)
+"""Complete subtrees: about two rows for each leaf."""
+
+TREE: Final = ""
+"""The tree's own row in `ledger_heads`; no tenant has an empty name."""
+_DOCUMENT: Final = re.compile(rb"[0-9a-f]{32}")
+
+
+@contextmanager
+def failing(what: str) -> Iterator[None]:
+    """Turn what a database or disk raises into a `LedgerError`."""
+    try:
+        yield
+    except (sa.exc.SQLAlchemyError, OSError, KeyError) as error:
+        hint = "look at the database's disk and connection; nothing was released"
+        raise LedgerError(f"the ledger cannot be {what}", hint=hint) from error
+
+
+def raised(connection: sa.Connection, tenant: str, by: int = 1) -> int:
+    """Lock a tenant's row, raise its number by `by`, and give the new number."""
+    step = heads.update().where(heads.c.tenant == tenant).values(seq=heads.c.seq + by).returning(heads.c.seq)
+    found = connection.execute(step).scalar()
+    if found is None:
+        insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+        connection.execute(insert(heads).values(tenant=tenant, seq=0).on_conflict_do_nothing())
+        found = connection.execute(step).scalar_one()
+    return int(found)
+
+
+def documents(draft: Draft) -> set[str]:
+    """Give the ids of documents that a Draft commits to, as 32 hex digits; other values are not ids and left out."""
+    value = draft.commits.get("documents", ())
+    items = (value,) if isinstance(value, bytes) else value
+    return {
+        item.decode() if _DOCUMENT.fullmatch(item) else item.hex()
+        for item in items
+        if _DOCUMENT.fullmatch(item) or len(item) == 16
+    }
+
+
+def newest(connection: sa.Connection) -> tuple[tlog.Checkpoint, str] | None:
+    """Give the newest checkpoint and its signed note, or None before the first."""
+    wanted = sa.select(checkpoints.c.note).order_by(checkpoints.c.size.desc()).limit(1)
+    note = connection.execute(wanted).scalar()
+    return None if note is None else (tlog.Checkpoint.parse(notes.split(note)[0]), note)
+
+
+def settled(connection: sa.Connection) -> int | None:
+    """Give the tree's size where nothing waits and it is signed, else None; takes no lock."""
+    point = newest(connection)
+    waits = connection.execute(sa.select(sa.exists().where(leaves.c.index.is_(None)))).scalar()
+    return None if point is None or waits else point[0].size
+
+
+def known(connection: sa.Connection, spans: Sequence[tlog.Span]) -> dict[tlog.Place, bytes]:
+    """Read the hashes of all complete subtrees that these spans are made of."""
+    wanted = [place for span in spans for place in tlog.places(span)]
+    if not wanted:
+        return {}
+    rows = connection.execute(sa.select(hashes).where(sa.tuple_(hashes.c.level, hashes.c.index).in_(wanted)))
+    return {(level, index): value for level, index, value in rows}
+
+
+def root(connection: sa.Connection, size: int) -> bytes:
+    """Give the root over the first `size` leaves."""
+    return tlog.span_hash((0, size), known(connection, [(0, size)]).__getitem__)
+
+
+def path(connection: sa.Connection, spans: Sequence[tlog.Span]) -> tuple[bytes, ...]:
+    """Give the hash of each span: what a proof is made of."""
+    found = known(connection, spans)
+    return tuple(tlog.span_hash(span, found.__getitem__) for span in spans)
+
+
+def place(connection: sa.Connection, size: int, most: int) -> tuple[int, bytes]:
+    """Place up to `most` waiting leaves after the first `size`; gives how many and the new root.
+
+    The caller holds the tree's row.
+    """
+    waiting = connection.execute(
+        sa.select(leaves.c.id, leaves.c.body)
+        .where(leaves.c.index.is_(None))
+        .order_by(leaves.c.tenant, leaves.c.seq)
+        .limit(most)
+    ).all()
+    held = known(connection, [(0, size)])
+    made: dict[tlog.Place, bytes] = {}
+    placed: list[dict[str, Any]] = []
+    for row in waiting:
+        for where, value in tlog.grow(size, tlog.leaf_hash(row.body), held.__getitem__):
+            made[where] = held[where] = value
+        placed.append({"leaf": row.id, "place": size})
+        size += 1
+    if placed:
+        put = leaves.update().where(leaves.c.id == sa.bindparam("leaf")).values(index=sa.bindparam("place"))
+        connection.execute(put, placed)
+        rows = [{"level": level, "index": index, "hash": value} for (level, index), value in made.items()]
+        connection.execute(hashes.insert(), rows)
+    return len(placed), tlog.span_hash((0, size), held.__getitem__)
