@@ -1,0 +1,158 @@
+"""What the child takes from itself before it reads a stranger's file.
+
+Rules kept here: resource limits stop accidents, namespaces, Landlock and seccomp stop attackers; each is tried on its
+own, and what the system would not give is reported, not hidden. Nothing here can be undone by the process.
+Sources: getrlimit(2), prctl(2), unshare(2), landlock(7), seccomp(2).
+"""
+
+import ctypes
+import os
+import platform
+import resource
+import signal
+from ctypes import c_int, c_ubyte, c_ulong, c_ushort, c_void_p
+from typing import Final
+
+from ingestion.readers import Confinement
+
+PR_SET_PDEATHSIG: Final = 1
+PR_SET_DUMPABLE: Final = 4
+PR_SET_SECCOMP: Final = 22
+PR_SET_NO_NEW_PRIVS: Final = 38
+CLONE_NEWUSER: Final = 0x10000000
+CLONE_NEWNET: Final = 0x40000000
+
+LANDLOCK_CREATE: Final = 444
+LANDLOCK_RESTRICT: Final = 446
+WRITES: Final = 0b1_1111_1111_0010
+"""Landlock's rights that change files, ABI 1: write, remove and make of every kind; reading and listing stay."""
+REFER_TRUNCATE: Final = 0b110_0000_0000_0000
+"""Linking across folders (ABI 2) and truncating (ABI 3)."""
+ABI_NETWORK: Final = 4
+"""Landlock's version that can also forbid TCP bind and connect."""
+
+ALLOW: Final = 0x7FFF0000
+ERRNO_EPERM: Final = 0x00050001
+
+DENIED: Final[dict[str, tuple[int, tuple[int, ...]]]] = {
+    # socket connect sendto socketpair clone fork vfork execve kill ptrace tkill tgkill process_vm_* bpf execveat
+    # io_uring_* pidfd_open pidfd_send_signal pidfd_getfd clone3
+    "x86_64": (
+        0xC000003E,
+        (41, 42, 44, 53, 56, 57, 58, 59, 62, 101, 200, 234, 310, 311, 321, 322, 425, 426, 427, 434, 424, 438, 435),
+    ),
+    "aarch64": (
+        0xC00000B7,
+        (198, 203, 206, 199, 220, 221, 129, 117, 130, 131, 270, 271, 280, 281, 425, 426, 427, 434, 424, 438, 435),
+    ),
+}
+"""System calls that a reader has no use for, by machine: the audit architecture and the numbers."""
+
+
+class _Filter(ctypes.Structure):
+    """One instruction of a classic BPF program (linux/filter.h)."""
+
+    _fields_ = (("code", c_ushort), ("jt", c_ubyte), ("jf", c_ubyte), ("k", ctypes.c_uint32))
+
+
+class _Program(ctypes.Structure):
+    """A classic BPF program (linux/filter.h)."""
+
+    _fields_ = (("length", c_ushort), ("filter", ctypes.POINTER(_Filter)))
+
+
+class _Ruleset(ctypes.Structure):
+    """What a Landlock ruleset handles; whatever no rule allows again is denied (linux/landlock.h)."""
+
+    _fields_ = (("files", ctypes.c_uint64), ("network", ctypes.c_uint64))
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def confine(limits: Confinement) -> dict[str, str]:
+    """Give up everything but reading and answering; gives what holds: "" or the name of the error that stopped it.
+
+    Must be called while the process has one thread.
+    """
+    held = {
+        "own process group": _try(_lead_group),
+        "dies with its parent": _prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
+        "no new privileges": _prctl(PR_SET_NO_NEW_PRIVS, 1),
+        "network namespace": _result(_libc.unshare(CLONE_NEWUSER | CLONE_NEWNET)),
+        "no writing (landlock)": _landlock(),
+        "system calls (seccomp)": _seccomp(),
+    }
+    limited = {
+        "memory limit": (resource.RLIMIT_AS, limits.memory, limits.memory),
+        "CPU limit": (resource.RLIMIT_CPU, limits.cpu_s, limits.cpu_s + 1),
+        "open files limit": (resource.RLIMIT_NOFILE, limits.files, limits.files),
+        "file size 0": (resource.RLIMIT_FSIZE, 0, 0),
+        "no core dumps": (resource.RLIMIT_CORE, 0, 0),
+    }
+    for name, (which, soft, hard) in limited.items():
+        held[name] = _try(lambda which=which, soft=soft, hard=hard: resource.setrlimit(which, (soft, hard)))
+    return held
+
+
+def no_new_privileges() -> None:
+    """Forbid that this process or a child ever gains rights by running another program."""
+    _prctl(PR_SET_NO_NEW_PRIVS, 1)
+
+
+def _lead_group() -> None:
+    if os.getpgid(0) != os.getpid():
+        os.setsid()
+
+
+def _try(step: object) -> str:
+    try:
+        step()  # type: ignore[operator]
+    except (OSError, ValueError) as error:
+        return type(error).__name__
+    return ""
+
+
+def _result(returned: int) -> str:
+    return "" if returned == 0 else os.strerror(ctypes.get_errno())
+
+
+def _prctl(option: int, value: int) -> str:
+    return _result(_libc.prctl(c_int(option), c_ulong(value), c_ulong(0), c_ulong(0), c_ulong(0)))
+
+
+def _landlock() -> str:
+    abi = _libc.syscall(LANDLOCK_CREATE, None, c_ulong(0), c_int(1))
+    if abi < 1:
+        return os.strerror(ctypes.get_errno())
+    files = WRITES | (REFER_TRUNCATE if abi >= 3 else 0)  # noqa: PLR2004 - the ABI that knows truncate
+    rules = _Ruleset(files, 0b11 if abi >= ABI_NETWORK else 0)
+    size = ctypes.sizeof(rules) if abi >= ABI_NETWORK else 8
+    handle = _libc.syscall(LANDLOCK_CREATE, ctypes.byref(rules), c_ulong(size), c_int(0))
+    if handle < 0:
+        return os.strerror(ctypes.get_errno())
+    returned = _libc.syscall(LANDLOCK_RESTRICT, c_int(handle), c_int(0))
+    problem = _result(returned)
+    os.close(handle)
+    return problem
+
+
+def _seccomp() -> str:
+    known = DENIED.get(platform.machine())
+    if known is None:
+        return "no list of system calls for this machine"
+    architecture, numbers = known
+    # 1. Wrong architecture: refuse all. 2. Each listed number jumps to the refusal. 3. The rest may pass.
+    # x86-64's x32 calls carry bit 30: they are refused whole, or they would slip past the numbers.
+    load, equal, at_least, give = 0x20, 0x15, 0x35, 0x06
+    count = len(numbers)
+    steps = [(load, 0, 0, 4), (equal, 1, 0, architecture), (give, 0, 0, ERRNO_EPERM), (load, 0, 0, 0)]
+    steps.append((at_least, count + 1, 0, 0x40000000))
+    steps += [(equal, count - at, 0, number) for at, number in enumerate(numbers)]
+    steps += [(give, 0, 0, ALLOW), (give, 0, 0, ERRNO_EPERM)]
+    filters = (_Filter * len(steps))(*(_Filter(*step) for step in steps))
+    program = _Program(len(steps), filters)
+    mode = c_ulong(2)  # SECCOMP_MODE_FILTER
+    return _result(
+        _libc.prctl(c_int(PR_SET_SECCOMP), mode, c_void_p(ctypes.addressof(program)), c_ulong(0), c_ulong(0))
+    )

@@ -1,0 +1,112 @@
+"""PDF by PDFium: the text layer page by page; nothing is drawn, no script runs, no form is filled.
+
+Rules kept here: page numbers are the file's own order from 1; a hyphen that PDFium swallowed (U+FFFE) joins its word
+again; control characters of fonts without a map do not pass for text; a file without a letter fails, it is never live
+and empty. PDFium is not thread-safe: one file per child.
+"""
+
+import re
+from typing import Final
+
+import pypdfium2
+import pypdfium2.raw as pdfium
+
+from ingestion.readers import MAX_PAGES, PDF, Headings, Reading, TextBuilder, UnreadableError, tidy
+
+MAX_CONTROLS: Final = 0.1
+"""Share of control characters from which a page counts as without text."""
+MAX_BOOKMARKS: Final = 2_000
+MAX_DEPTH: Final = 6
+
+_SWALLOWED: Final = re.compile("\ufffe(.?)", re.DOTALL)
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_LETTER: Final = re.compile(r"[^\W_]")
+_ITEM: Final = re.compile(r"\n(?=[•▪◦‣●] ?)")
+
+
+def read(data: bytes) -> Reading:
+    """Read a PDF's text layer.
+
+    Raises `UnreadableError`: `encrypted_file`, `broken_file`, `empty_text` (found `scan` or `no pages`), `bomb`.
+    """
+    try:
+        document = pypdfium2.PdfDocument(data)
+        count = len(document)
+    except pypdfium2.PdfiumError as error:
+        # PDFium's own code; its words are no guide: one broken file fails with "Success"
+        locked = getattr(error, "err_code", None) in {pdfium.FPDF_ERR_PASSWORD, pdfium.FPDF_ERR_SECURITY}
+        raise UnreadableError("encrypted_file" if locked else "broken_file", "pdf") from None
+    if count == 0:
+        raise UnreadableError("empty_text", "no pages")
+    if count > MAX_PAGES:
+        raise UnreadableError("bomb", "pages")
+    marks = _bookmarks(document)
+    builder, headings, bare = TextBuilder(), Headings(), 0
+    for index in range(count):
+        text = _page(document, index)
+        bare += not text
+        _write(builder, headings, text, marks.get(index, []))
+        builder.end_page()
+    if bare == count:
+        raise UnreadableError("empty_text", "scan")
+    return builder.reading(PDF, pages_without_text=bare)
+
+
+def _page(document: pypdfium2.PdfDocument, index: int) -> str:
+    """Give the clean text of one page, or "" where it has no letter or cannot be loaded."""
+    try:
+        page = document[index]
+        try:
+            raw = page.get_textpage().get_text_bounded()
+        finally:
+            page.close()
+    except pypdfium2.PdfiumError:
+        return ""
+    return clean(raw)
+
+
+def clean(raw: str) -> str:
+    """Join swallowed hyphens, make line ends LF and control characters spaces; "" where they outweigh the text."""
+    text = raw.replace("\r\n", "\n").replace("\r", "\n")
+    if len(_CONTROLS.findall(text)) > len(text) * MAX_CONTROLS:
+        return ""
+    text = _SWALLOWED.sub(lambda found: ("-" if found[1].isdigit() else "") + found[1], text)
+    text = _CONTROLS.sub(" ", text).strip()
+    return text if _LETTER.search(text) else ""
+
+
+def _write(builder: TextBuilder, headings: Headings, text: str, marks: list[tuple[int, str]]) -> None:
+    """Write one page, cut where its bookmarks' titles stand; a title not found in the page opens it."""
+    at = 0
+    for level, title in marks:
+        words = [re.escape(word) for word in title.split()]
+        found = re.compile(r"\s+".join(words)).search(text, at) if words else None
+        if found:
+            _items(builder, text[at : found.start()], headings.path)
+            builder.put("heading", found[0], headings.enter(level, title), glue="\n")
+            at = found.end()
+        else:
+            headings.enter(level, title)
+    _items(builder, text[at:], headings.path)
+
+
+def _items(builder: TextBuilder, text: str, heading: str) -> None:
+    for number, part in enumerate(_ITEM.split(text)):
+        builder.put("item" if number else "text", part.strip("\n"), heading, glue="\n")
+
+
+def _bookmarks(document: pypdfium2.PdfDocument) -> dict[int, list[tuple[int, str]]]:
+    """Give the outline as page index -> (level from 1, title) in order; {} where it is damaged."""
+    marks: dict[int, list[tuple[int, str]]] = {}
+    try:
+        for number, mark in enumerate(document.get_toc(max_depth=MAX_DEPTH)):
+            if number >= MAX_BOOKMARKS:
+                break
+            target = mark.get_dest()
+            index = None if target is None else target.get_index()
+            title = tidy(_CONTROLS.sub(" ", mark.get_title()))
+            if index is not None and title:
+                marks.setdefault(index, []).append((mark.level + 1, title))
+    except (pypdfium2.PdfiumError, ValueError, RecursionError):
+        return {}
+    return marks
