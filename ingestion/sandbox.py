@@ -186,6 +186,8 @@ class Sandbox:
         with ours, leash.end:
             with theirs, far:
                 self._ask_for_child(limits.confinement(size), theirs, far)
+            if leash.was_cut:  # cancelled before there was a child to kill
+                return "parse_timeout"
             clock = threading.Timer(limits.wall(size), leash.cut)
             clock.daemon = True
             clock.start()
@@ -244,11 +246,11 @@ class _Leash:
 
     def __init__(self) -> None:
         self.end: Connection | None = None
-        self._cut = False
+        self.was_cut = False
 
     def cut(self) -> None:
         """Have the child killed: its time is over, or nobody waits for it any more."""
-        self._cut = True
+        self.was_cut = True
         try:
             if self.end is not None:
                 self.end.send_bytes(b"")
@@ -257,14 +259,14 @@ class _Leash:
 
     def blame(self) -> str:
         """Give the outcome code of a child that ended without an answer."""
-        if self._cut or self.end is None:
+        if self.was_cut or self.end is None:
             return "parse_timeout"
         try:
             status = msgspec.msgpack.decode(self.end.recv_bytes(64), type=int) if self.end.poll(2.0) else 0
         except (EOFError, OSError, msgspec.DecodeError):
             return "parse_crash"
         # SIGKILL that we did not send comes from the system, for memory; SIGXCPU is the limit on CPU time
-        by_signal = {signal.SIGXCPU: "parse_timeout", signal.SIGKILL: "parse_memory"}
+        by_signal: dict[int, str] = {signal.SIGXCPU: "parse_timeout", signal.SIGKILL: "parse_memory"}
         return by_signal.get(os.WTERMSIG(status), "parse_crash") if os.WIFSIGNALED(status) else "parse_crash"
 
 

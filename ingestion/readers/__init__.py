@@ -27,8 +27,18 @@ MARKDOWN: Final = "text/markdown"
 PLAIN: Final = "text/plain"
 
 REASONS: Final = frozenset(
-    ("encrypted_file broken_file empty_text unsupported_type bomb parse_timeout parse_memory parse_crash").split()
+    {
+        "encrypted_file",
+        "broken_file",
+        "empty_text",
+        "unsupported_type",
+        "bomb",
+        "parse_timeout",
+        "parse_memory",
+        "parse_crash",
+    }
 )
+"""Outcome codes of a file that cannot be read."""
 
 
 class PageSpan(msgspec.Struct, frozen=True, array_like=True):

@@ -10,7 +10,9 @@ import os
 import platform
 import resource
 import signal
+from collections.abc import Callable
 from ctypes import c_int, c_ubyte, c_ulong, c_ushort, c_void_p
+from functools import partial
 from typing import Final
 
 from ingestion.readers import Confinement
@@ -28,6 +30,7 @@ WRITES: Final = 0b1_1111_1111_0010
 """Landlock's rights that change files, ABI 1: write, remove and make of every kind; reading and listing stay."""
 REFER_TRUNCATE: Final = 0b110_0000_0000_0000
 """Linking across folders (ABI 2) and truncating (ABI 3)."""
+ABI_TRUNCATE: Final = 3
 ABI_NETWORK: Final = 4
 """Landlock's version that can also forbid TCP bind and connect."""
 
@@ -91,7 +94,7 @@ def confine(limits: Confinement) -> dict[str, str]:
         "no core dumps": (resource.RLIMIT_CORE, 0, 0),
     }
     for name, (which, soft, hard) in limited.items():
-        held[name] = _try(lambda which=which, soft=soft, hard=hard: resource.setrlimit(which, (soft, hard)))
+        held[name] = _try(partial(resource.setrlimit, which, (soft, hard)))
     return held
 
 
@@ -105,9 +108,9 @@ def _lead_group() -> None:
         os.setsid()
 
 
-def _try(step: object) -> str:
+def _try(step: Callable[[], None]) -> str:
     try:
-        step()  # type: ignore[operator]
+        step()
     except (OSError, ValueError) as error:
         return type(error).__name__
     return ""
@@ -125,7 +128,7 @@ def _landlock() -> str:
     abi = _libc.syscall(LANDLOCK_CREATE, None, c_ulong(0), c_int(1))
     if abi < 1:
         return os.strerror(ctypes.get_errno())
-    files = WRITES | (REFER_TRUNCATE if abi >= 3 else 0)  # noqa: PLR2004 - the ABI that knows truncate
+    files = WRITES | (REFER_TRUNCATE if abi >= ABI_TRUNCATE else 0)
     rules = _Ruleset(files, 0b11 if abi >= ABI_NETWORK else 0)
     size = ctypes.sizeof(rules) if abi >= ABI_NETWORK else 8
     handle = _libc.syscall(LANDLOCK_CREATE, ctypes.byref(rules), c_ulong(size), c_int(0))

@@ -7,6 +7,7 @@ Rules kept here: bytes in, msgpack out; nothing is unpickled (`send_bytes` and `
 pipe but its own; the nursery ends when its parent does.
 """
 
+import contextlib
 import gc
 import os
 import select
@@ -142,10 +143,8 @@ def serve(read: Read = read) -> NoReturn:
                     poll.unregister(leash.fileno())
                 poll.unregister(ready)
                 os.close(ready)
-                try:
+                with contextlib.suppress(OSError):  # the parent had its answer and did not wait
                     leash.send_bytes(_encode(status))
-                except OSError:
-                    pass  # the parent had its answer and did not wait
                 leash.close()
 
 
@@ -185,7 +184,7 @@ def _answer(parent: Connection, data: bytes, job: Job, read: Read) -> None:
         parent.send_bytes(_encode(Failure(error.reason, error.found)))
     except MemoryError:
         parent.send_bytes(_encode(Failure("parse_memory")))
-    except Exception:  # noqa: BLE001 - whatever a stranger's file provokes; the text of it may quote the file
+    except Exception:  # whatever a stranger's file provokes; the text of it may quote the file
         parent.send_bytes(_encode(Failure("parse_crash")))
     else:
         parent.send_bytes(first)

@@ -39,6 +39,11 @@ OTHERS: Final = (
     (b"spreadsheetml.", "spreadsheet"),
     (b"presentationml.", "presentation"),
 )
+BODY_LEVEL: Final = 9
+"""The outline level that stands for body text (ECMA-376 part 1, 17.3.1.20)."""
+MAX_HOPS: Final = 20
+"""Styles that may stand on one another."""
+
 _HEADING_NAME: Final = re.compile(r"^heading ([1-9])$", re.IGNORECASE)
 _HEADING_ID: Final = re.compile(r"^(?:heading|berschrift|titre|ttulo|titolo|kop)([1-9])$", re.IGNORECASE)
 
@@ -131,19 +136,24 @@ def _part(archive: zipfile.ZipFile, name: str) -> bytes:
     return b"".join(out)
 
 
-def _events(archive: zipfile.ZipFile, name: str) -> Iterator[tuple[str, etree._Element]]:
-    """Walk an XML part element by element; anything with a document type is refused at the root."""
+def _events(
+    archive: zipfile.ZipFile, name: str, *, ends: tuple[str, ...] | None = None
+) -> Iterator[tuple[str, etree._Element]]:
+    """Walk an XML part; anything with a document type is refused at the first event.
+
+    Gives starts and ends of all elements, or, with `ends`, only the ends of elements with those tags.
+    """
     source = io.BytesIO(_part(archive, name))
+    walk = etree.iterparse(
+        source, events=("end",) if ends else ("start", "end"), tag=ends, resolve_entities=False, no_network=True,
+        load_dtd=False, huge_tree=False, remove_comments=True, remove_pis=True,
+    )  # fmt: skip
     first = True
     try:
-        for event, element in etree.iterparse(
-            source, events=("start", "end"), resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False,
-            remove_comments=True, remove_pis=True,
-        ):  # fmt: skip
-            if first:
-                first = False
-                if element.getroottree().docinfo.doctype:
-                    raise UnreadableError("bomb", "entities")
+        for event, element in walk:
+            if first and element.getroottree().docinfo.doctype:
+                raise UnreadableError("bomb", "entities")
+            first = False
             yield event, element
     except etree.XMLSyntaxError:
         raise UnreadableError("broken_file", "xml") from None
@@ -153,23 +163,23 @@ def _levels(archive: zipfile.ZipFile) -> dict[str, int]:
     """Give the heading level of each paragraph style, by its name or outline level, also through `basedOn`."""
     levels: dict[str, int] = {}
     based: dict[str, str] = {}
-    for event, element in _events(archive, "word/styles.xml"):
-        if event != "end" or _local(element) != "style":
-            continue
+    for _, element in _events(archive, "word/styles.xml", ends=(W + "style", STRICT + "style")):
+        space = str(element.tag).removesuffix("style")
         style = _value(element, "styleId")
-        for child in element.iter():
-            name, value = _local(child), _value(child, "val")
-            found = _HEADING_NAME.match(value) if name == "name" else None
-            if found:
-                levels[style] = int(found[1])
-            elif name == "outlineLvl" and value.isdigit() and int(value) < 9:
-                levels.setdefault(style, int(value) + 1)
-            elif name == "basedOn":
-                based[style] = value
+        named, outline = element.find(f"{space}name"), element.find(f"{space}pPr/{space}outlineLvl")
+        found = None if named is None else _HEADING_NAME.match(_value(named, "val"))
+        level = "" if outline is None else _value(outline, "val")
+        if found:
+            levels[style] = int(found[1])
+        elif level.isdigit() and int(level) < BODY_LEVEL:
+            levels[style] = int(level) + 1
+        parent = element.find(f"{space}basedOn")
+        if parent is not None:
+            based[style] = _value(parent, "val")
         element.clear()
     for style in based:
         base, hops = style, 0
-        while base not in levels and base in based and hops < 20:
+        while base not in levels and base in based and hops < MAX_HOPS:
             base, hops = based[base], hops + 1
         if base in levels:
             levels.setdefault(style, levels[base])
@@ -273,7 +283,7 @@ def _note(paragraph: _Paragraph, tag: str, element: etree._Element, levels: dict
     elif tag == "pStyle":
         found = _HEADING_ID.match(value)
         paragraph.level = levels.get(value, int(found[1]) if found else 0)
-    elif tag == "outlineLvl" and value.isdigit() and int(value) < 9:
+    elif tag == "outlineLvl" and value.isdigit() and int(value) < BODY_LEVEL:
         paragraph.level = paragraph.level or int(value) + 1
     elif tag == "numPr":
         paragraph.item = True

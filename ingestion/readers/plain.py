@@ -153,10 +153,8 @@ def _inline(token: object) -> str:
 
 DROPPED: Final = frozenset({"script", "style", "noscript", "template", "head", "svg", "iframe", "object", "-comment"})
 BLOCKS: Final = frozenset(
-    (
-        "address article aside blockquote body caption dd details dialog div dl dt fieldset figcaption figure footer form "
-        "h1 h2 h3 h4 h5 h6 header hr html legend li main nav ol p pre section summary table tbody td tfoot th thead tr ul"
-    ).split()
+    "address article aside blockquote body caption dd details dialog div dl dt fieldset figcaption figure"
+    " footer form h1 h2 h3 h4 h5 h6 header hr html legend li main nav ol p pre section summary table tbody td tfoot th thead tr ul".split()  # noqa: SIM905 - read as a list of words
 )
 _HIDDEN: Final = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 
@@ -240,7 +238,7 @@ def _html(source: str) -> Reading:
 
 def _is_hidden(node: LexborNode) -> bool:
     attributes = node.attributes
-    return bool(attributes) and ("hidden" in attributes or _HIDDEN.search(attributes.get("style") or "") is not None)
+    return "hidden" in attributes or _HIDDEN.search(attributes.get("style") or "") is not None
 
 
 __all__ = ["BLOCKS", "DROPPED", "PLAIN", "decode", "is_binary", "looks_like_html", "read"]
