@@ -1,0 +1,1 @@
+"""Bodies of the `Vault` port: `folder`, files on a local disk."""

@@ -1,0 +1,160 @@
+"""Egress: a tripwire on what this process connects to, and a meter of what nobody declared.
+
+It sees, through Python's audit hooks (PEP 578), every connect, datagram and name lookup that goes through Python's own
+`socket` module: httpx, llama-index, qdrant-client over REST, asyncio's own loop. Allowed are the host and port pairs of
+the Fleet, the addresses that a lookup of such a host gave in the last minute, and Unix sockets. Listening is not its
+concern. What it cannot see: uvloop (so the service runs on asyncio's loop), gRPC, libpq beyond its name lookup, Rust
+and C libraries with sockets of their own, and child processes. It detects mistakes; it confines nobody who means harm.
+What confines is outside the process: an empty network namespace, nftables, systemd's address filter (see the operations
+page).
+"""
+
+import ipaddress
+import socket
+import sys
+import threading
+import time
+from collections import Counter
+from typing import Any, Final
+
+from residency.errors import SiteError
+
+_TARGETS: Final = {"socket.connect": 1, "socket.sendto": 1, "socket.sendmsg": 1}
+"""Audit events that name a destination, and where it stands among their arguments."""
+_LOOKUPS: Final = frozenset({"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"})
+_REMEMBER: Final = 60.0
+"""Seconds for which an address that an allowed lookup gave may be connected to."""
+_MOST_KEPT: Final = 256
+
+Destination = tuple[str, int]
+
+
+class Tripwire:
+    """Counts connections to undeclared addresses; in strict mode it also refuses them with a `SiteError`."""
+
+    def __init__(self, *, strict: bool = False) -> None:
+        self.strict = strict
+        self._allowed: set[Destination] = set()
+        self._hosts: set[str] = set()
+        self._answers: dict[Destination, float] = {}
+        self._seen: Counter[Destination] = Counter()
+        self._unexpected = 0
+        self._lock = threading.Lock()
+
+    def allow(self, host: str, port: int) -> None:
+        """Declare a destination: a name or an address, and its port."""
+        with self._lock:
+            self._allowed.add((_plain(host), port))
+            self._hosts.add(_plain(host))
+
+    @property
+    def unexpected(self) -> int:
+        """How often something undeclared was looked up or connected to; the metric of that name."""
+        return self._unexpected
+
+    def seen(self) -> dict[Destination, int]:
+        """Give the undeclared destinations with their counts, for `doctor`; a lookup counts under port 0."""
+        with self._lock:
+            return dict(self._seen)
+
+    def install(self) -> None:
+        """Watch from now on, in place of a Tripwire installed before; Python never forgets a hook, so there is one."""
+        _watch(self)
+
+    def uninstall(self) -> None:
+        """Stop watching."""
+        if _active is self:
+            _watch(None)
+
+    # --- called by the hook ---------------------------------------------------------------------------------------
+
+    def on_connect(self, kind: int, address: object) -> None:
+        """Judge a destination; `kind` is the socket's family. Raises `SiteError` in strict mode."""
+        if kind == socket.AF_UNIX or address is None:
+            return
+        if kind not in {socket.AF_INET, socket.AF_INET6} or not isinstance(address, tuple):
+            self._trip((f"family {int(kind)}", 0))
+            return
+        place = (_plain(str(address[0])), int(address[1]))
+        with self._lock:
+            known = place in self._allowed or self._answers.get(place, 0.0) > time.monotonic()
+        if not known:
+            self._trip(place)
+
+    def on_lookup(self, host: object) -> None:
+        """Judge a name to be looked up; addresses and the wildcard need no lookup. Raises `SiteError` in strict mode."""
+        name = _plain(host.decode("ascii", "replace") if isinstance(host, bytes) else str(host or ""))
+        if name and name not in self._hosts and not _is_address(name):
+            self._trip((name, 0))
+
+    def on_answer(self, host: str, found: list[tuple[Any, ...]]) -> None:
+        """Remember the addresses that a lookup of a declared host gave, for the ports declared with it."""
+        until = time.monotonic() + _REMEMBER
+        with self._lock:
+            ports = [port for name, port in self._allowed if name == _plain(host)]
+            self._answers = {place: end for place, end in self._answers.items() if end > time.monotonic()}
+            for *_, address in found:
+                self._answers.update({(_plain(str(address[0])), port): until for port in ports})
+
+    def _trip(self, place: Destination) -> None:
+        with self._lock:
+            self._unexpected += 1
+            if place in self._seen or len(self._seen) < _MOST_KEPT:
+                self._seen[place] += 1
+        if self.strict:
+            raise SiteError(
+                "a connection to an undeclared address was refused",
+                hint="`domicile doctor` names it; if it is meant, declare it as a Site in fleet.toml",
+            )
+
+
+_active: Tripwire | None = None
+_hooked = False
+_look_up = socket.getaddrinfo
+
+
+def _watch(tripwire: Tripwire | None) -> None:
+    global _active, _hooked  # noqa: PLW0603 - the hook is one per process, as Python's is
+    _active = tripwire
+    if not _hooked:
+        _hooked = True
+        sys.addaudithook(_hook)
+    # a hook sees questions and not answers, so the lookup itself is wrapped while someone watches
+    socket.getaddrinfo = _look_up if tripwire is None else _answering
+
+
+def _hook(event: str, arguments: tuple[Any, ...]) -> None:
+    """Called by Python for every audit event, so the first line has to be quick."""
+    if _active is None or not event.startswith("socket."):
+        return
+    if event in _TARGETS:
+        _active.on_connect(arguments[0].family, arguments[_TARGETS[event]])
+    elif event in _LOOKUPS:
+        _active.on_lookup(arguments[0])
+
+
+def _answering(host: Any, *arguments: Any, **named: Any) -> list[tuple[Any, ...]]:
+    """Look up as `socket.getaddrinfo` does and tell the Tripwire what was found."""
+    found: list[tuple[Any, ...]] = _look_up(host, *arguments, **named)
+    if _active is not None and isinstance(host, str):
+        _active.on_answer(host, found)
+    return found
+
+
+def _plain(host: str) -> str:
+    """Spell a host one way: lower case, no final dot, no scope, IPv4 also where it came mapped into IPv6."""
+    name = host.lower().rstrip(".").split("%", 1)[0]
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return name
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,109 @@
+"""connect: the one HTTP client factory, for every body that speaks HTTP.
+
+Rules kept here: only a server with a certificate of the Zone's own root is spoken to (the system's roots do not count
+once a root is given); TLS 1.2 or later; no proxy, credential or trust from the environment; no redirects, since a
+redirect is an address that nobody ruled on; plain HTTP on loopback alone; no user name or password in an address.
+"""
+
+import hashlib
+import ipaddress
+import ssl
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import httpx
+
+from residency.errors import SiteError
+
+CONNECT_SECONDS: Final = 5.0
+READ_SECONDS: Final = 60.0
+"""Longest silence between two pieces of a reply."""
+LIMITS: Final = httpx.Limits(max_connections=32, max_keepalive_connections=8, keepalive_expiry=30.0)
+
+
+def trust(root: Path | None = None, *, certificate: Path | None = None, key: Path | None = None) -> ssl.SSLContext:
+    """Make the TLS context of one Zone: it trusts `root` (PEM) and nothing else; without one, the system's roots.
+
+    `certificate` and `key` (PEM) are shown to servers that ask for them. Raises `SiteError` when a file does not load.
+    """
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if root else ssl.create_default_context()
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if root:
+            context.load_verify_locations(cafile=str(root))
+        if certificate:
+            context.load_cert_chain(str(certificate), str(key) if key else None)
+    except OSError as error:  # ssl.SSLError is one
+        raise SiteError("the Site's trust root or certificate does not load", hint="check the PEM files") from error
+    return context
+
+
+def checked(url: str, *, site: str) -> str:
+    """Give the address back without a trailing slash. Raises `SiteError` when it is no address we may speak to."""
+    parts = urlsplit(url)
+    if parts.username or parts.password:
+        raise SiteError("the Site's address holds a credential", site=site, hint="put it into key_file")
+    if parts.scheme not in {"https", "http"} or not parts.hostname or parts.query or parts.fragment:
+        raise SiteError("the Site's address is no plain https address", site=site, hint="write https://host:port/path")
+    if parts.scheme == "http" and not _loopback(parts.hostname):
+        raise SiteError("plain HTTP is for loopback alone", site=site, hint="give the Site TLS and write https://")
+    return url.rstrip("/")
+
+
+def destination(url: str) -> tuple[str, int]:
+    """Give host and port of an address, for the tripwire's allow-list."""
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _settings(context: ssl.SSLContext | None, headers: Mapping[str, str] | None, read: float) -> dict[str, Any]:
+    return {
+        "verify": context if context is not None else trust(),
+        "trust_env": False,
+        "follow_redirects": False,
+        "limits": LIMITS,
+        "timeout": httpx.Timeout(read, connect=CONNECT_SECONDS),
+        "headers": dict(headers or {}),
+    }
+
+
+def connect(
+    context: ssl.SSLContext | None,
+    *,
+    headers: Mapping[str, str] | None = None,
+    read: float = READ_SECONDS,
+    met: Callable[[str], None] | None = None,
+) -> httpx.AsyncClient:
+    """Open an asynchronous HTTP client under the rules above; nothing is sent yet.
+
+    `read` is in seconds; `met` is told the SHA-256 of the certificate (hex) that each reply came under, `local` on
+    plain loopback.
+    """
+
+    async def meet(response: httpx.Response) -> None:
+        if met is not None:
+            met(peer(response))
+
+    return httpx.AsyncClient(**_settings(context, headers, read), event_hooks={"response": [meet]})
+
+
+def connect_blocking(context: ssl.SSLContext | None, *, read: float = READ_SECONDS) -> httpx.Client:
+    """Open the synchronous twin, for libraries that insist on being given one."""
+    return httpx.Client(**_settings(context, None, read))
+
+
+def peer(response: httpx.Response) -> str:
+    """Give the SHA-256 of the certificate that answered (hex), or `local` where there was none."""
+    stream = response.extensions.get("network_stream")
+    tls = stream.get_extra_info("ssl_object") if stream is not None else None
+    certificate = tls.getpeercert(binary_form=True) if tls is not None else None
+    return hashlib.sha256(certificate).hexdigest() if certificate else "local"
