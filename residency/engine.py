@@ -1,0 +1,231 @@
+"""Engine: rules on every Ask, and is the only mint of a Route.
+
+Rules kept here, in this order: what is unknown is a fault (Site, tenant, Zone, no Tag at all); one ruling per Tag,
+joined with AND; only Allow without errors is a Permit; a Permit carries a Route that dies within a minute, and sooner
+when the evidence, the basis or a Zone's membership ends. Rulings are remembered by everything but the instant.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from residency.decision import Ask, Clause, Decision, Permit, Principal, Refusal
+from residency.errors import PolicyError
+from residency.fleet import Fleet, Site
+from residency.policy import PolicySet, Ruling, World
+from residency.route import LIFETIME, MINT, Action, Route
+from residency.tag import Tag
+from residency.whynot import WhyNot, remedy
+from residency.zones import Zones
+
+FRESH: Final = LIFETIME / 2
+"""Seconds for which a ruling is given again: so a Route has half a minute left whenever the facts allow it."""
+REMEMBERED: Final = 50_000
+"""Rulings kept at most; beyond that all are forgotten and ruled anew."""
+_NEEDS: Final = {Action.EMBED: "embedder", Action.GENERATE: "generator", Action.SEARCH: "shard"}
+
+
+def utcnow() -> datetime:
+    """Give the instant now, in UTC."""
+    return datetime.now(UTC)
+
+
+@dataclass(slots=True)
+class _Entry:
+    """One remembered ruling. It is given again until `fresh`; what it rests on may change at `dies`."""
+
+    ruling: Ruling
+    tag: str
+    made: datetime
+    fresh: datetime
+    dies: datetime
+    reasons: tuple[tuple[Clause, ...], dict[str, str]] | None = None
+
+
+@dataclass(slots=True)
+class _State:
+    """Handles and memory for one stretch of time in which neither Zones nor Fleet change."""
+
+    zones: Zones
+    base: World
+    verified: dict[str, datetime]
+    fleet_version: int
+    since: datetime
+    until: datetime
+    worlds: dict[tuple[Principal, str], World] = field(default_factory=dict)
+    memo: dict[tuple[object, ...], _Entry] = field(default_factory=dict)
+
+
+class Engine:
+    """Rules by one PolicySet over one Fleet. Safe to call from any thread; `decide` does no IO."""
+
+    def __init__(
+        self, zones: Zones, policy: PolicySet, fleet: Fleet, *, clock: Callable[[], datetime] = utcnow
+    ) -> None:
+        if stray := policy.named_sites - fleet.sites.keys():
+            raise PolicyError(f"a policy names {min(stray)}, a Site the Fleet does not hold", hint="mend the policy")
+        self.policy, self.fleet = policy, fleet
+        self._zones, self._clock, self._why_not = zones, clock, WhyNot(policy)
+        self._ceilings: dict[str, frozenset[str]] = {}
+        self._lock = threading.RLock()
+        self._state = self._build(clock())
+
+    @property
+    def zones(self) -> Zones:
+        """The Zones as they stand now."""
+        return self._current(self._clock()).zones
+
+    def digests(self) -> dict[str, str]:
+        """Give the digests in force, as every Receipt names them."""
+        return {"policy": self.policy.digest, "zones": self._zones.digest, "fleet": self.fleet.digest}
+
+    def admit(self, tenant: str, ceiling: frozenset[str]) -> None:
+        """Make a tenant known: nothing of it may leave the Zones of its ceiling. Again: the ceiling is replaced."""
+        for code in ceiling:
+            self._zones.check(code)
+        if not tenant:
+            raise PolicyError("a tenant without an id cannot be admitted", hint="give the tenant a slug")
+        with self._lock:
+            known = self._ceilings.get(tenant)
+            self._ceilings[tenant] = ceiling
+            if known is not None and known != ceiling:
+                self._state = self._build(self._clock())
+
+    def refresh(self) -> None:
+        """Forget every ruling and build the handles anew; happens by itself when Fleet or Zones change."""
+        with self._lock:
+            self._state = self._build(self._clock())
+
+    def decide(self, ask: Ask) -> Decision:
+        """Rule on an Ask: a Permit with its Route, or a Refusal about the first Tag that is not permitted.
+
+        Raises `PolicyError` for an unknown tenant, an Ask without Tags or a fault in the rules, `SiteError` for an
+        unknown Site, `ZoneError` for a Tag that names an unknown Zone. Nothing that raises is ever a Permit.
+        """
+        started, now = time.monotonic(), self._clock()
+        state = self._current(now)
+        if not ask.tags:
+            raise PolicyError("an Ask without a Tag cannot be ruled on", hint="name the Tags of the data")
+        dies = now + timedelta(seconds=LIFETIME)
+        ids: set[str] = set()
+        names: set[str] = set()
+        for tag in ask.tags:
+            entry = self._entry(state, ask, tag, now)
+            if not entry.ruling.allowed:
+                return self._refusal(state, ask, tag, entry, now)
+            ids.update(entry.ruling.policies)
+            names.add(entry.tag)
+            dies = min(dies, entry.dies)
+        policies = tuple(sorted(ids))
+        route = Route(
+            MINT,
+            action=ask.action,
+            site=ask.site,
+            tenant=ask.tenant or ask.principal.tenant,
+            principal=ask.principal.id,
+            tags=frozenset(names),
+            policies=policies,
+            good_until=started + (dies - now).total_seconds(),
+        )
+        return Permit(ask, route, policies)
+
+    def permitted(
+        self, principal: Principal, action: Action, tags: Iterable[Tag], kind: str, activity: str = "search"
+    ) -> tuple[list[Permit], list[Refusal]]:
+        """Ask the same of every Site that holds `kind`.
+
+        Permits come in a stable order: Sites inside the data's own jurisdiction first, then by id.
+        """
+        wanted = tuple(dict.fromkeys(tags))
+        zones = self.zones
+        origins = frozenset[str]().union(*(tag.jurisdictions for tag in wanted))
+
+        def order(site: Site) -> tuple[bool, str]:
+            return not any(zones.within(site.zone, code) for code in origins), site.id
+
+        permits: list[Permit] = []
+        refusals: list[Refusal] = []
+        for site in sorted(self.fleet.holding(kind), key=order):
+            decision = self.decide(Ask(principal, action, site.id, wanted, activity))
+            if isinstance(decision, Permit):
+                permits.append(decision)
+            else:
+                refusals.append(decision)
+        return permits, refusals
+
+    # --- ruling and remembering -------------------------------------------------------------------------------------
+
+    def _entry(self, state: _State, ask: Ask, tag: Tag, now: datetime) -> _Entry:
+        """Give the ruling on one Tag, remembered or new."""
+        key = (ask.principal, ask.action, ask.site, tag, ask.activity, ask.tenant, ask.basis)
+        entry = state.memo.get(key)
+        if entry is not None and entry.made <= now < entry.fresh:
+            return entry
+        self.fleet.site(ask.site)  # before Cedar: it would let anything be erased at a Site it never heard of
+        for code in (*tag.jurisdictions, *tag.residency):
+            state.zones.check(code)
+        ruling = self.policy.rule(self._world(state, ask), ask, tag, now)
+        changes = [state.verified[ask.site], state.until, now + timedelta(seconds=LIFETIME)]
+        if ask.basis is not None:
+            changes.append(ask.basis.expires)
+        dies = min(change for change in changes if change > now)
+        entry = _Entry(ruling, tag.digest.hex(), now, min(dies, now + timedelta(seconds=FRESH)), dies)
+        if len(state.memo) >= REMEMBERED:
+            state.memo.clear()
+        state.memo[key] = entry
+        return entry
+
+    def _world(self, state: _State, ask: Ask) -> World:
+        """Give the prepared facts with this principal and both tenants in them."""
+        key = (ask.principal, ask.tenant)
+        world = state.worlds.get(key)
+        if world is None:
+            names = {ask.principal.tenant, ask.tenant or ask.principal.tenant}
+            try:
+                ceilings = {name: self._ceilings[name] for name in names}
+            except KeyError as error:
+                raise PolicyError("the tenant of this Ask is not known here", hint="admit the tenant first") from error
+            world = state.base.admitting(ask.principal, ceilings)
+            if len(state.worlds) >= REMEMBERED // 50:
+                state.worlds.clear()
+            state.worlds[key] = world
+        return world
+
+    def _refusal(self, state: _State, ask: Ask, tag: Tag, entry: _Entry, now: datetime) -> Refusal:
+        """Say why not, where instead, and what would help."""
+        if entry.reasons is None:
+            clauses = tuple(self.policy.clauses[name] for name in entry.ruling.policies)
+            entry.reasons = clauses, self._why_not(self._world(state, ask), ask, tag, now)
+        clauses, why_not = entry.reasons
+        kind = _NEEDS.get(ask.action)
+        elsewhere = [s for s in self.fleet.sites.values() if s.id != ask.site and (not kind or s.holding(kind))]
+        open_to = {s.zone for s in elsewhere if self._all_permitted(state, ask, s.id, now)}
+        zones = tuple(sorted(open_to))
+        help_ = remedy(ask, tag, clauses, zones, self.fleet, state.zones, now)
+        return Refusal(ask, clauses, dict(why_not), tag, zones, help_)
+
+    def _all_permitted(self, state: _State, ask: Ask, site: str, now: datetime) -> bool:
+        there = Ask(ask.principal, ask.action, site, ask.tags, ask.activity, ask.tenant, ask.basis)
+        return all(self._entry(state, there, tag, now).ruling.allowed for tag in ask.tags)
+
+    # --- handles ----------------------------------------------------------------------------------------------------
+
+    def _current(self, now: datetime) -> _State:
+        """Give the state in force; build it anew when health changed or a date was passed."""
+        state = self._state
+        if state.fleet_version == self.fleet.version and state.since <= now < state.until:
+            return state
+        with self._lock:
+            self._state = self._build(now)
+            return self._state
+
+    def _build(self, now: datetime) -> _State:
+        version = self.fleet.version  # before the facts are read: a change meanwhile shows as a newer version
+        zones = self._zones.at(now)
+        changes = [zones.next_change, self.fleet.next_change(now), now + timedelta(days=1)]
+        until = min(change for change in changes if change)
+        verified = {name: self.fleet.verified_until(name) for name in self.fleet.sites}
+        return _State(zones, self.policy.world(zones, self.fleet, now), verified, version, now, until)
