@@ -1,0 +1,300 @@
+"""edge_store: one Qdrant Edge shard in its folder, with its generations.
+
+Runs in the child process alone, see `edge_host`. Rules kept here:
+
+- Without a WAL (its segments would outlive an erasure) only `flush()` makes a write durable: it returns before a put
+  or a delete does.
+- `optimize()` is never called; a purge copies the points into the next generation, a block at a time, and other calls
+  are served between the blocks, their writes going to both generations. `CURRENT` names the generation that counts.
+- An overwritten payload stays on disk like a deleted one, until the next purge: new content gets new ids.
+"""
+
+import array
+import math
+import os
+import resource
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import qdrant_edge as qdrant
+
+from residency.outlets.shards import edge_wire as wire
+from residency.outlets.shards.edge_terms import DENSE, WORDS, condition, create, floats, settings, stored
+
+BLOCK: Final = 500
+"""Points copied between two calls during a purge; about 50 ms of work."""
+SPARE: Final = 64 * 1024 * 1024
+"""Bytes that must stay free beside what a write needs: a full volume ends in SIGBUS, not in an error."""
+
+
+class HostFaultError(Exception):
+    """A Fault to be sent instead of a result."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.fault = wire.Fault(kind, text)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the folder's names durable."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def used(folder: Path) -> int:
+    """Count bytes in blocks: the files are sparse."""
+    return sum(entry.stat().st_blocks * 512 for entry in folder.rglob("*") if entry.is_file())
+
+
+class Store:
+    """The shard in its folder, which must be locked: the live generation and, during a purge, the next one."""
+
+    def __init__(self, folder: Path, *, dimension: int, free_share: float) -> None:
+        self._folder = folder
+        self._dimension = dimension
+        self._free_share = free_share
+        self._next: Any = None
+        self._name, self._live = self._open()
+
+    def _open(self) -> tuple[str, Any]:
+        current = self._folder / "CURRENT"
+        generations = sorted(path.name for path in self._folder.glob("g[0-9]*") if path.is_dir())
+        if not current.exists():
+            # 1. Nothing yet, or a first start that was cut off before CURRENT: only an empty g0001 may be replaced.
+            if generations and (generations != ["g0001"] or not self._is_empty("g0001")):
+                raise HostFaultError("broken", "CURRENT is missing beside generations that hold points")
+            shutil.rmtree(self._folder / "g0001", ignore_errors=True)
+            store = create(self._folder / "g0001", self._dimension)
+            self._point_to("g0001")
+            return "g0001", store
+        # 2. Load what CURRENT names; everything else is what a purge left when it was cut off.
+        name = current.read_text().strip()
+        if name not in generations:
+            raise HostFaultError("broken", f"CURRENT names {name[:16]!r}, which is not there")
+        for other in generations:
+            if other != name:
+                shutil.rmtree(self._folder / other)
+        return name, self._load(name)
+
+    def _load(self, name: str) -> Any:
+        try:
+            return qdrant.EdgeShard.load(str(self._folder / name), settings(self._dimension))
+        except Exception as error:  # Qdrant's own errors have no common root
+            raise HostFaultError("broken", f"generation {name} does not load: {error}") from error
+
+    def _is_empty(self, name: str) -> bool:
+        try:
+            store = self._load(name)
+        except HostFaultError:
+            return True  # torn while it was made, before anything could be acknowledged
+        points: int = store.info().points_count
+        store.close()
+        return points == 0
+
+    def _point_to(self, name: str) -> None:
+        aside = self._folder / "CURRENT.new"
+        with aside.open("w") as file:
+            file.write(name + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        sync_folder(self._folder / name)
+        aside.replace(self._folder / "CURRENT")
+        sync_folder(self._folder)
+
+    def _demand(self, size: int, *, share: float) -> None:
+        volume = os.statvfs(self._folder)
+        free = volume.f_bavail * volume.f_frsize
+        if free < max(share * volume.f_blocks * volume.f_frsize, size + SPARE):
+            raise HostFaultError("full", f"{free // 2**20} MiB are left on the volume")
+
+    def info(self) -> wire.HostInfo:
+        """Say what this process holds."""
+        volume = os.statvfs(self._folder)
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return wire.HostInfo(
+            pid=os.getpid(),
+            points=self._live.info().points_count,
+            generation=self._name,
+            rss=pages * resource.getpagesize(),
+            free=volume.f_bavail * volume.f_frsize,
+        )
+
+    # --- writing ---
+
+    def _update(self, operation: Any) -> None:
+        self._live.update(operation)
+        self._live.flush()
+        if self._next is not None:
+            self._next.update(operation)  # flushed before CURRENT names it
+
+    def put(self, op: wire.Put) -> int:
+        """Write points durably; the same ids again overwrite themselves."""
+        size = sum(len(point.vector) + 8 * len(point.tokens) + 2048 for point in op.points)
+        self._demand(4 * size, share=self._free_share)
+        if any(len(point.vector) != 4 * self._dimension for point in op.points):
+            raise HostFaultError("broken", f"a vector is not {self._dimension} wide")
+        self._update(qdrant.UpdateOperation.upsert_points([stored(point) for point in op.points]))
+        return len(op.points)
+
+    def delete(self, op: wire.Delete) -> int:
+        """Delete durably; bytes stay on disk until a purge."""
+        existing = len(self._live.retrieve(op.ids, False, False))
+        self._update(qdrant.UpdateOperation.delete_points(list(op.ids)))
+        return existing
+
+    def purge(self) -> Iterator[dict[str, Any] | None]:
+        """Copy all points into the next generation and make it the live one; yields None between blocks, facts last."""
+        began = time.monotonic()
+        old, old_bytes = self._folder / self._name, used(self._folder / self._name)
+        self._demand(2 * old_bytes, share=0.0)
+        name = f"g{int(self._name[1:]) + 1:04d}"
+        folder = self._folder / name
+        self._next = create(folder, self._dimension)
+        try:
+            # 1. Copy in the order of ids. A point written behind the offset meanwhile went to both generations.
+            offset = None
+            while True:
+                read = qdrant.ScrollRequest(offset=offset, limit=BLOCK, with_payload=True, with_vector=True)
+                records, offset = self._live.scroll(read)
+                if records:
+                    points = [qdrant.Point(record.id, record.vector, record.payload) for record in records]
+                    self._next.update(qdrant.UpdateOperation.upsert_points(points))
+                    self._next.flush()  # here, so that the last flush does not hold up a search
+                if offset is None:
+                    break
+                yield None
+            # 2. Compare, make durable, swap.
+            self._next.flush()
+            count = self._next.count(qdrant.CountRequest())
+            if count != self._live.count(qdrant.CountRequest()):
+                raise HostFaultError("broken", "the rebuilt generation does not hold the same number of points")
+            self._point_to(name)
+        except BaseException:
+            self._next = None
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        self._live.close()
+        self._name, self._live, self._next = name, self._next, None
+        # 3. What was deleted lay in the old generation alone.
+        shutil.rmtree(old)
+        sync_folder(self._folder)
+        yield {
+            "method": "rebuild",
+            "generation": name,
+            "points": count,
+            "bytes_removed": old_bytes,
+            "bytes_kept": used(folder),
+            "seconds": round(time.monotonic() - began, 3),
+        }
+
+    # --- reading ---
+
+    def search(self, op: wire.Search) -> wire.WireFound:
+        """Ask both legs, then both again for exactly what either found; IDF counts only what the filter lets through.
+
+        IDF of a token = score of a question of that one token ÷ stored weight of the best hit; a token that no point
+        has counts as ln(1 + (n + .5) / .5), Qdrant's formula at df = 0.
+        """
+        where = condition(op.where)
+        within = qdrant.SearchParams(exact=True, idf=qdrant.IdfParams(corpus=where))
+        legs: dict[str, tuple[Any, Any]] = {}
+        if op.vector is not None:
+            legs[DENSE] = qdrant.Query.Nearest(floats(op.vector), DENSE), qdrant.SearchParams(exact=True)
+        if op.tokens:
+            legs[WORDS] = qdrant.Query.Nearest(qdrant.SparseVector(op.tokens, op.counts), WORDS), within
+
+        # 1. The best of each leg.
+        first = self._batch(
+            [qdrant.QueryRequest(op.limit, query=leg, filter=where, params=params) for leg, params in legs.values()]
+        )
+        found: dict[UUID, None] = dict.fromkeys(hit.id for hits in first for hit in hits)
+
+        # 2. Both legs for these ids, and one question per token for its IDF, in one batch.
+        chosen = qdrant.Filter(must=[qdrant.HasIdCondition(set(found))])
+        second = [
+            qdrant.QueryRequest(len(found), query=leg, filter=chosen, params=params, with_payload=number == 0)
+            for number, (leg, params) in enumerate(legs.values())
+            if found
+        ]
+        single = [
+            qdrant.QueryRequest(
+                1,
+                query=qdrant.Query.Nearest(qdrant.SparseVector([token], [1.0]), WORDS),
+                filter=where,
+                params=within,
+                with_vector=[WORDS],
+            )
+            for token in op.tokens
+        ]
+        answers = self._batch(second + single)
+        # 3. Join. The first leg brings the payloads: every point has a vector, and words find only what has words.
+        #    Reading `id` makes a new UUID each time (1 µs): once per hit.
+        rows = [(hit.id, hit.score, hit.payload) for hit in answers[0]] if second else []
+        others = {hit.id: hit.score for hit in answers[1]} if len(second) > 1 else {}
+        if op.vector is None:
+            hits = [wire.WireHit(str(id_), 0.0, score, payload) for id_, score, payload in rows]
+        else:
+            hits = [wire.WireHit(str(id_), score, others.get(id_, 0.0), payload) for id_, score, payload in rows]
+        return wire.WireFound(hits=hits, idf=self._idf(op.tokens, answers[len(second) :], where))
+
+    def _batch(self, queries: list[Any]) -> list[list[Any]]:
+        answers: list[list[Any]] = self._live.query_batch(qdrant.QueryBatchRequest(queries)) if queries else []
+        return answers
+
+    def _idf(self, tokens: list[int], answers: list[list[Any]], where: Any) -> list[float]:
+        absent = 0.0
+        if not all(answers):
+            points = self._live.count(qdrant.CountRequest(filter=where))
+            absent = math.log(1 + (points + 0.5) / 0.5)
+        masses = []
+        for token, answer in zip(tokens, answers, strict=True):
+            if not answer:
+                masses.append(absent)
+                continue
+            words = answer[0].vector[WORDS]
+            masses.append(answer[0].score / words.values[words.indices.index(token)])
+        return masses
+
+    def retrieve(self, op: wire.Retrieve) -> list[wire.WirePoint]:
+        """Give the points that exist."""
+        points = []
+        for record in self._live.retrieve(op.ids, True, op.vectors):
+            vector: dict[str, Any] = record.vector or {}
+            words = vector.get(WORDS)
+            points.append(
+                wire.WirePoint(
+                    id=str(record.id),
+                    vector=array.array("f", vector.get(DENSE, ())).tobytes(),
+                    tokens=words.indices if words else [],
+                    weights=words.values if words else [],
+                    payload=record.payload,
+                )
+            )
+        return points
+
+    def count(self, op: wire.Count) -> int:
+        """Count exactly."""
+        number: int = self._live.count(qdrant.CountRequest(exact=True, filter=condition(op.where)))
+        return number
+
+    def ids(self, op: wire.Ids) -> list[str]:
+        """List all ids that match."""
+        where, offset, found = condition(op.where), None, list[str]()
+        while True:
+            read = qdrant.ScrollRequest(offset=offset, limit=10_000, filter=where, with_payload=False)
+            records, offset = self._live.scroll(read)
+            found.extend(str(record.id) for record in records)
+            if offset is None:
+                return found
+
+    def close(self) -> None:
+        """Flush and let go."""
+        self._live.flush()
+        self._live.close()

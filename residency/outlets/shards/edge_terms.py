@@ -1,0 +1,67 @@
+"""edge_terms: how a shard's words become Qdrant's: settings, filters, points; runs in the child process alone."""
+
+import array
+from pathlib import Path
+from typing import Any, Final
+
+import qdrant_edge as qdrant
+
+from residency.outlets.shards import edge_wire as wire
+
+DENSE: Final = "dense"
+WORDS: Final = "words"
+KEYWORDS: Final = ("t", "c", "d", "a")
+"""Payload fields with a keyword index; `k` has an integer one. Unindexed, a filter over 20,000 points takes 6 ms more."""
+
+
+def settings(dimension: int) -> Any:
+    """Give the settings of a generation; see sealing page section 9 for the vacuum's, reliability page for the WAL."""
+    return qdrant.EdgeConfig(
+        vectors={DENSE: qdrant.EdgeVectorParams(size=dimension, distance=qdrant.Distance.Dot)},
+        sparse_vectors={WORDS: qdrant.EdgeSparseVectorParams(modifier=qdrant.Modifier.Idf)},
+        hnsw_config=qdrant.HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=10_000, payload_m=16),
+        optimizers=qdrant.EdgeOptimizersConfig(deleted_threshold=0.0, vacuum_min_vector_number=1),
+        max_search_threads=1,
+        wal_enabled=False,
+    )
+
+
+def create(folder: Path, dimension: int) -> Any:
+    """Make an empty generation with its payload indexes."""
+    folder.mkdir(mode=0o700)
+    store = qdrant.EdgeShard.create(str(folder), settings(dimension))
+    for field in KEYWORDS:
+        index = qdrant.KeywordIndexParams(is_tenant=field == "t")
+        store.update(qdrant.UpdateOperation.create_field_index(field, index))
+    store.update(qdrant.UpdateOperation.create_field_index("k", qdrant.PayloadSchemaType.Integer))
+    store.flush()
+    return store
+
+
+def condition(where: wire.Where) -> Any:
+    """Translate a filter; a point without `a` is open to everyone who may see its owner's points."""
+    must: list[Any] = [qdrant.FieldCondition("t", match=qdrant.MatchAny(where.owners))]
+    for field, values in (("k", where.classes), ("c", where.collections), ("d", where.documents)):
+        if values is not None:
+            must.append(qdrant.FieldCondition(field, match=qdrant.MatchAny(values)))
+    if where.groups is not None:
+        open_to: list[Any] = [qdrant.IsEmptyCondition("a")]
+        if where.groups:
+            open_to.append(qdrant.FieldCondition("a", match=qdrant.MatchAny(where.groups)))
+        must.append(qdrant.Filter(should=open_to))
+    return qdrant.Filter(must=must)
+
+
+def floats(vector: bytes) -> list[float]:
+    """Read float32 LE bytes."""
+    values = array.array("f")
+    values.frombytes(vector)
+    return values.tolist()
+
+
+def stored(point: wire.WirePoint) -> Any:
+    """Translate a point; one without words has no sparse vector at all."""
+    vector: dict[str, Any] = {DENSE: floats(point.vector)}
+    if point.tokens:
+        vector[WORDS] = qdrant.SparseVector(point.tokens, point.weights)
+    return qdrant.Point(point.id, vector, point.payload)
