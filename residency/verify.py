@@ -1,0 +1,340 @@
+"""verify: check Receipts and Reports offline, from nothing but the files given.
+
+Rules kept here: pure, no network, no database; files are told apart by what is in them (policy texts by their ending,
+which their digest covers); every check that was made is named, and so is every check that could not be. A check that
+fails makes the verdict false; one that could not be made leaves it open; neither is ever passed over in silence.
+What no file can show is said in the last sentence: grades of evidence, never a proof of physical place.
+"""
+
+import hashlib
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from residency import notes, tlog
+from residency.errors import DomicileError
+from residency.evidence import GRADES
+from residency.fleet import Fleet
+from residency.receipt import VERSION, canonical, leaf
+from residency.zones import Zones
+
+GOOD, FALSE, OPEN, NOTE = "good", "false", "open", "note"
+CODES: Final = {GOOD: 0, FALSE: 1, OPEN: 2}
+RECEIPT: Final = "domicile-receipt/v1"
+REPORT: Final = "domicile-report/v1"
+APART: Final = ("transfer", "erase")
+"""Actions that are listed apart: a transfer leaves the residency by its nature, an erasure may happen anywhere."""
+MOST_ATTACHED: Final = 64 * 1024 * 1024
+"""Bytes that an attachment may unpack to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check of one file: `state` is good, false, open (could not be made) or note."""
+
+    file: str
+    name: str
+    state: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What `verify` found. `code`: 0 good, 1 false, 2 open; the exit code of the command."""
+
+    code: int
+    checks: tuple[Check, ...]
+    sentence: str
+
+    @property
+    def lines(self) -> list[str]:
+        """One line a check and the closing sentence, for people."""
+        marks = {GOOD: "ok   ", FALSE: "FALSE", OPEN: "open ", NOTE: "     "}
+        return [f"{marks[c.state]} {c.file}: {c.name}: {c.text}" for c in self.checks] + [self.sentence]
+
+    def facts(self) -> dict[str, Any]:
+        """The same as JSON-able data."""
+        checks = [{"file": c.file, "check": c.name, "state": c.state, "text": c.text} for c in self.checks]
+        return {"format": "domicile-verdict/v1", "code": self.code, "sentence": self.sentence, "checks": checks}
+
+
+@dataclass(slots=True)
+class _Given:
+    """The files, told apart."""
+
+    receipts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    reports: dict[str, dict[str, Any]] = field(default_factory=dict)
+    proofs: dict[str, str] = field(default_factory=dict)
+    trust: notes.Trust | None = None
+    zones: Zones | None = None
+    fleet: str | None = None
+    policy: dict[str, bytes] = field(default_factory=dict)
+
+
+def verify(files: Mapping[str, bytes]) -> Verdict:
+    """Check every Receipt and Report among `files` (name to bytes) against the trust, zones, fleet and policy files.
+
+    Never raises for what a file holds.
+    """
+    return _Verifying().run(files)
+
+
+def policy_digest(files: Mapping[str, bytes]) -> str:
+    """Digest of policy files: over each path, 0x00, length in 8 bytes, and bytes, sorted by path."""
+    total = hashlib.sha256()
+    for name in sorted(files):
+        total.update(name.encode() + b"\x00" + len(files[name]).to_bytes(8, "big") + files[name])
+    return "sha256:" + total.hexdigest()
+
+
+class _Verifying:
+    """One run: what was given and what was found."""
+
+    def __init__(self) -> None:
+        self.given = _Given()
+        self.checks: list[Check] = []
+        self.grades: list[int] = []
+        self.sites: set[str] = set()
+        self.zones: set[str] = set()
+
+    def run(self, files: Mapping[str, bytes]) -> Verdict:
+        for name, data in files.items():
+            self._guard(name, "file", lambda name=name, data=data: self._sort(name, data))  # type: ignore[misc]
+        for name, bundle in self.given.receipts.items():
+            self._guard(name, "receipt", lambda name=name, bundle=bundle: self._receipt(name, bundle))  # type: ignore[misc]
+        for name, bundle in self.given.reports.items():
+            self._guard(name, "report", lambda name=name, bundle=bundle: self._report(name, bundle))  # type: ignore[misc]
+        for name in self.given.proofs:
+            self._note(name, "inclusion", FALSE, "bad inclusion: it proves none of the receipts given")
+        if not self.given.receipts and not self.given.reports:
+            self._note("-", "files", OPEN, "no receipt and no report among the files")
+        states = {check.state for check in self.checks}
+        state = FALSE if FALSE in states else OPEN if OPEN in states else GOOD
+        return Verdict(CODES[state], tuple(self.checks), self._sentence(state))
+
+    def _note(self, file: str, name: str, state: str, text: str) -> bool:
+        self.checks.append(Check(file, name, state, text))
+        return state == GOOD
+
+    def _guard(self, file: str, name: str, check: Callable[[], object]) -> None:
+        """Whatever a malformed file makes a check raise is a false file."""
+        try:
+            check()
+        except DomicileError as error:
+            self._note(file, name, FALSE, str(error))
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError, OverflowError) as error:
+            self._note(file, name, FALSE, f"malformed ({type(error).__name__})")
+
+    # --- telling files apart ----------------------------------------------------------------------------------------
+
+    def _sort(self, name: str, data: bytes) -> None:
+        base = re.split(r"[/\\]", name)[-1]
+        if data.startswith(b"%PDF-"):
+            self._attached(name, data)
+        elif base.endswith((".cedar", ".cedarschema")):
+            self.given.policy[base] = data
+        elif data.startswith(tlog.PROOF_HEAD.encode()):
+            self.given.proofs[name] = data.decode()
+        elif data.lstrip()[:1] == b"{":
+            self._bundle(name, data)
+        elif re.search(rb"^\[\[edge\]\]", data, re.MULTILINE):
+            self.given.zones = Zones.parse(data)
+        elif re.search(rb"^\[\[site\]\]", data, re.MULTILINE):
+            self.given.fleet = data.decode()
+        elif re.search(rb"^\s*quorum\s", data, re.MULTILINE):
+            self.given.trust = notes.Trust.parse(data.decode())
+        elif re.fullmatch(rb"\S+\+[0-9a-f]{8}\+\S+\s*", data):
+            self.given.trust = notes.Trust((notes.Verifier.parse(data.decode().strip()),))
+        else:
+            self._note(name, "file", OPEN, "of no kind that can be checked")
+
+    def _bundle(self, name: str, data: bytes) -> None:
+        bundle = json.loads(data, object_pairs_hook=_once, parse_constant=_refused)
+        kinds = {RECEIPT: self.given.receipts, REPORT: self.given.reports}
+        if bundle.get("format") in kinds:
+            kinds[bundle["format"]][name] = bundle
+        else:
+            self._note(name, "file", OPEN, "JSON of no format that can be checked")
+
+    def _attached(self, name: str, data: bytes) -> None:
+        """Read what is attached to a PDF; only that is signed, the pages are drawn from it."""
+        count = 0
+        for body in _attachments(data):
+            if body.lstrip()[:1] == b"{":
+                count += 1
+                self._bundle(f"{name}#{count}", body)
+        if count:
+            self._note(name, "pages", NOTE, "drawn from the attached evidence; the signature covers the evidence")
+        else:
+            self._note(name, "attachment", OPEN, "no evidence is attached")
+
+    # --- a Receipt --------------------------------------------------------------------------------------------------
+
+    def _receipt(self, name: str, bundle: dict[str, Any]) -> None:
+        if set(bundle) != {"format", "receipt", "signatures", "proof"}:
+            self._note(name, "form", FALSE, "it does not have exactly the fields of a receipt file")
+            return
+        receipt = bundle["receipt"]
+        body = leaf(receipt)
+        if receipt["v"] != VERSION:
+            self._note(name, "form", OPEN, "a version that this program does not know")
+        self._signed(name, "signature", body.decode() + "\n", bundle["signatures"])
+        self._included(name, body, bundle["proof"])
+        self._digests(name, receipt)
+        self._placed(name, receipt)
+
+    def _signed(self, name: str, check: str, text: str, lines: Sequence[str]) -> bool:
+        trust = self.given.trust
+        if trust is None:
+            return self._note(name, check, OPEN, "no trust file was given, so nobody's signature can be checked")
+        found = notes.signers(text, lines, trust.logs)
+        if not found:
+            return self._note(name, check, FALSE, "bad signature: no trusted log signed it")
+        return self._note(name, check, GOOD, f"signed by {found[0].name}")
+
+    def _included(self, name: str, body: bytes, proof: str | None) -> None:
+        if proof is None:
+            hash_ = tlog.leaf_hash(body)
+            proof = next((text for text in self.given.proofs.values() if _proves(text, hash_)), None)
+        if proof is None:
+            self._note(name, "inclusion", OPEN, "no proof yet: ask for the receipt again, or give its .tlog-proof")
+            return
+        self.given.proofs = {key: text for key, text in self.given.proofs.items() if text != proof}
+        found = tlog.Proof.parse(proof)
+        text, lines = notes.split(found.checkpoint)
+        point = tlog.Checkpoint.parse(text)
+        if self._signed(name, "checkpoint", text, lines) and self.given.trust is not None:
+            trust = self.given.trust
+            known = notes.signers(text, lines, [*trust.logs, *trust.witnesses.values()])
+            if point.origin not in {key.name for key in known if key.kind == notes.LOG}:
+                self._note(name, "origin", FALSE, "the checkpoint is of another log than the one that signed it")
+            have, need = trust.seen(known)
+            state = GOOD if have >= need else FALSE
+            self._note(name, "witnesses", state, f"quorum {have}/{need}" if need else "none asked for")
+        good = tlog.included(tlog.leaf_hash(body), found.index, point.size, found.hashes, point.root)
+        place = f"leaf {found.index} of {point.size} in {point.origin}"
+        self._note(name, "inclusion", GOOD if good else FALSE, place if good else f"bad inclusion: not {place}")
+
+    def _digests(self, name: str, receipt: Mapping[str, Any]) -> None:
+        given = self.given
+        have = {
+            "policy": policy_digest(given.policy) if given.policy else None,
+            "zones": given.zones.digest if given.zones else None,
+            "fleet": self._fleet_digest(),
+        }
+        for kind, digest in have.items():
+            if digest is None:
+                self._note(name, kind, NOTE, f"the receipt names {receipt[kind]}; no such file was given")
+            elif digest == receipt[kind]:
+                self._note(name, kind, GOOD, "the file given is the one that was in force")
+            else:
+                self._note(name, kind, FALSE, "the file given is not the one that was in force")
+
+    def _fleet_digest(self) -> str | None:
+        if self.given.fleet is None or self.given.zones is None:
+            return None
+        try:
+            return Fleet.parse(self.given.fleet, self.given.zones).digest
+        except DomicileError:  # unreadable with these zones: surely not the pair that was in force
+            return "unreadable"
+
+    def _placed(self, name: str, receipt: Mapping[str, Any]) -> None:
+        """Each step's Zone lies in its Tag's residency, by the committed zones on that date."""
+        steps = [step for step in receipt["steps"] if step["action"] not in APART]
+        for step in receipt["steps"]:
+            self.grades.append(step["grade"])
+            self.sites.add(step["site"])
+            self.zones.add(step["zone"])
+            if step["action"] in APART:
+                basis = receipt.get("facts", {}).get("basis")
+                why = f", on the basis of {basis['article']} {basis['instrument']}" if basis else ""
+                self._note(name, step["action"], NOTE, f"{step['count']} at {step['site']} ({step['zone']}){why}")
+        zones = self.given.zones
+        if not steps:
+            return
+        if zones is None or zones.digest != receipt["zones"]:
+            self._note(name, "residency", OPEN, "give the zones.toml whose digest the receipt names")
+            return
+        zones = zones.at(datetime.fromisoformat(receipt["time"]))
+        for step in steps:
+            codes = step.get("zones", [step["zone"]])
+            for number in step["tag"]:
+                residency = receipt["tags"][number]["residency"]
+                if not any(zones.within(code, outer) for code in codes for outer in residency):
+                    text = f"{step['action']} at {step['site']} in {step['zone']} lies outside {', '.join(residency)}"
+                    self._note(name, "residency", FALSE, text)
+                    return
+        self._note(name, "residency", GOOD, f"all {len(steps)} steps lie in Zones that their Tags name")
+
+    # --- a Report ---------------------------------------------------------------------------------------------------
+
+    def _report(self, name: str, bundle: dict[str, Any]) -> None:
+        if set(bundle) != {"format", "report", "signatures", "receipt"}:
+            self._note(name, "form", FALSE, "it does not have exactly the fields of a report file")
+            return
+        report, receipt = bundle["report"], bundle["receipt"]
+        body = canonical(report)
+        self._signed(name, "signature", body.decode() + "\n", bundle["signatures"])
+        if receipt is None:
+            self._note(name, "receipt", OPEN, "the report names no entry in the ledger")
+            return
+        self._receipt(f"{name} (its receipt)", receipt)
+        facts = receipt["receipt"]["facts"]
+        same = facts["report"] == "sha256:" + hashlib.sha256(body).hexdigest()
+        same = same and receipt["receipt"]["tenant"] == report["head"]["tenant"]
+        text = "the ledger's entry names this very report" if same else "the ledger's entry is of another report"
+        self._note(name, "receipt", GOOD if same else FALSE, text)
+        self.grades.append(report["coverage"]["lowest_grade"])
+        self.sites |= {site["id"] for site in report["sites"]}
+        self.zones |= {site["zone"] for site in report["sites"]}
+
+    def _sentence(self, state: str) -> str:
+        begin = {
+            GOOD: "Good: everything given holds.",
+            FALSE: "FALSE: at least one check failed; do not rely on these files.",
+            OPEN: "Open: what could be checked holds, but something is missing.",
+        }[state]
+        if state == FALSE or not self.sites:
+            return begin
+        grade = min(self.grades, default=0)
+        return (
+            f"{begin} Recorded at {len(self.sites)} Site(s) that the operator's Fleet places in "
+            f"{', '.join(sorted(self.zones))}; lowest evidence grade {grade} ({GRADES.get(grade, 'unknown')}). "
+            "This shows what was recorded, not where a machine stands."
+        )
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a field stands there twice")
+    return found
+
+
+def _refused(constant: str) -> None:
+    raise ValueError(constant)
+
+
+def _proves(proof: str, hash_: bytes) -> bool:
+    try:
+        found = tlog.Proof.parse(proof)
+        point = tlog.Checkpoint.parse(notes.split(found.checkpoint)[0])
+    except DomicileError:
+        return False
+    return tlog.included(hash_, found.index, point.size, found.hashes, point.root)
+
+
+def _attachments(pdf: bytes) -> Iterator[bytes]:
+    """Give the files embedded in a PDF of ours, whose dictionaries lie in the open (ISO 32000-2 section 7.11.4)."""
+    for match in re.finditer(rb"/EmbeddedFile\b[^\x00]{0,1000}?\bstream\r?\n", pdf):
+        body = pdf[match.end() : pdf.find(b"endstream", match.end())]
+        if b"/FlateDecode" in match.group() or b"/FlateDecode" in pdf[max(0, match.start() - 300) : match.start()]:
+            try:
+                body = zlib.decompressobj().decompress(body, MOST_ATTACHED)
+            except zlib.error as error:
+                raise ValueError("an attachment is damaged") from error
+        yield body
