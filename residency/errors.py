@@ -6,7 +6,7 @@
         ├── ZoneError        a code that is no known Zone
         ├── SiteError        a Site unknown, closed, unreachable or of the wrong Zone
         ├── RouteError       a Route absent, expired or made for something else
-        ├── KeyringError     a key missing, destroyed or out of reach
+        ├── KeyringError     a key missing, destroyed or out of reach (KeyRefusedError: this key, not its provider)
         ├── SealedError      sealed bytes that do not open
         ├── ModelError       model files that are not the pinned ones
         └── LedgerError      the Ledger cannot be written or does not hold
@@ -78,6 +78,10 @@ class KeyringError(ResidencyError):
     """A key is missing, destroyed, or its provider does not answer."""
 
     code = "key_provider_unavailable"
+
+
+class KeyRefusedError(KeyringError):
+    """A wrapped key does not open: bound to something else, damaged, or its KEK version was destroyed for ever."""
 
 
 class SealedError(ResidencyError):

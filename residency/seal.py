@@ -248,7 +248,8 @@ class OpenDek:
         """Give nonce 12 ‖ ciphertext ‖ tag 16.
 
         Every message counts against what was reserved for this key; past `SEAL_LIMIT` it is `KeyringError`.
-        `Keyring.reserve` makes room ahead; without it the 4,097th message waits here for one commit.
+        `Keyring.reserve` makes room ahead; without it a message now and then waits here for one commit, which on SQLite
+        must not happen inside a transaction of the same thread.
         """
         if self._left <= 0:
             self._left += self._reserve(self.dek_id)
@@ -263,6 +264,11 @@ class OpenDek:
     def allow(self, count: int) -> None:
         """Add reserved messages; called by the Keyring after the database has counted them."""
         self._left += count
+
+    def surrender(self) -> int:
+        """Give back what is still reserved, for the next opening of the same key."""
+        left, self._left = self._left, 0
+        return left
 
     @property
     def left(self) -> int:

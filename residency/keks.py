@@ -1,0 +1,168 @@
+"""Keks: the KEKs of every tenant × jurisdiction × home Site; the one place that speaks to key providers.
+
+Rules kept here: a provider is called with a Route of the KEK's own tenant only; a KEK version is destroyed when nothing
+is left under it; rewrapping is unwrap and wrap, since no provider's own rewrap carries what a key is bound to; one that
+does not open withholds only itself. Keys in clear pass through and are not kept.
+"""
+
+import hmac
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+from residency.database import Database
+from residency.errors import KeyRefusedError, KeyringError, RouteError, SiteError
+from residency.keystore import WRAP_LIMIT, DekRow, KekState, Keystore
+from residency.ports import KekRef, KeyProvider
+from residency.route import Route
+from residency.seal import NO_TAG, KeyContext, new_key
+
+BATCH: Final = 256
+"""Keys rewrapped in one step."""
+
+T = TypeVar("T")
+
+
+class Keks:
+    """KEKs as rows and at their providers. `providers` by Site id."""
+
+    def __init__(self, database: Database, store: Keystore, providers: Mapping[str, KeyProvider]) -> None:
+        self._database = database
+        self._store = store
+        self._providers = providers
+
+    async def rotate(self, route_store: Route, *, tenant: str, jurisdiction: str, site: str) -> KekRef:
+        """Make the next KEK version and use it from now on; the old one still opens until `rewrap` is done."""
+        demand(route_store, tenant, NO_TAG)
+        old = await self.active(route_store, tenant, jurisdiction, site)
+        new = KekRef(old.id, old.version + 1, tenant, jurisdiction, site)
+        await self._call(self._provider(site).create(route_store, new))
+        await self._database.run(self._store.succeed, old)  # False: another rotation came first, to the same version
+        return new
+
+    async def rewrap(self, route_store: Route, route_open: Route, *, limit: int | None = None) -> dict[str, int]:
+        """Bring the keys of the Routes' tenant and Site under the active KEK version, in id order; safe to repeat.
+
+        Gives `moved`, `left` and `refused` (keys that do not open and stay). A version with nothing left is retired.
+        """
+        site, tenant = route_open.site, route_open.tenant
+        demand(route_store, tenant, NO_TAG)
+        result = {"moved": 0, "left": 0, "refused": 0}
+        for state in await self.listing(tenant=tenant):
+            if state.state != "retiring" or state.ref.site != site:
+                continue
+            after = b""
+            while limit is None or result["moved"] < limit:
+                size = BATCH if limit is None else min(BATCH, limit - result["moved"])
+                rows = await self._database.run(self._store.under, state.ref, after, size)
+                if not rows:
+                    break
+                after = rows[-1].id
+                # The stored Tag digest will do here: were it not the wrapped one, the key would not open.
+                keys = await self.unwrap(route_open, [(row, row.tag_digest) for row in rows])
+                result["refused"] += len(rows) - len(keys)
+                moves = [(row, keys[row.id], row.tag_digest) for row in rows if row.id in keys]
+                result["moved"] += await self.move(route_store, moves)
+            await self._database.run(self._store.retire, state.ref)  # refused by the store while any is left
+        left = [each.left for each in await self.listing(tenant=tenant) if each.state == "retiring"]
+        return result | {"left": sum(left)}
+
+    async def destroy(self, route_erase: Route, kek_id: bytes, version: int) -> None:
+        """Destroy a retired KEK version for ever: old copies of the database no longer open."""
+        for state in await self.listing(tenant=route_erase.tenant):
+            if (state.ref.id, state.ref.version) != (kek_id, version):
+                continue
+            if state.state not in {"retired", "destroyed"}:
+                raise KeyringError(f"KEK version {version} is {state.state}", hint="rotate and rewrap first")
+            await self._call(self._provider(state.ref.site).destroy(route_erase, state.ref))
+            await self._database.run(self._store.destroyed, state.ref)
+            return
+        raise KeyringError(f"KEK {kek_id.hex()} version {version} is unknown for this tenant")
+
+    async def listing(self, *, tenant: str | None = None) -> list[KekState]:
+        """List KEK versions, of one tenant or of all, with what is left under each."""
+        return await self._database.run(self._store.keks, tenant)
+
+    async def status(self) -> dict[str, dict[str, Any]]:
+        """Ask every provider how it is; one that does not answer is named with its error's text."""
+        found: dict[str, dict[str, Any]] = {}
+        for site, provider in self._providers.items():
+            try:
+                found[site] = await provider.status() | {"ok": True}
+            except (KeyringError, SiteError) as error:
+                found[site] = {"ok": False, "error": str(error)}
+        return found
+
+    # --- for the Keyring ---------------------------------------------------------------------------------------------
+
+    def _provider(self, site: str) -> KeyProvider:
+        try:
+            return self._providers[site]
+        except KeyError:
+            raise KeyringError(f"no key provider at {site}", hint="give the Site `keys` in the fleet file") from None
+
+    async def _call(self, call: Awaitable[T]) -> T:
+        try:
+            return await call
+        except SiteError as error:
+            raise KeyringError(f"the key provider at {error.site} does not answer", hint="try again later") from error
+
+    async def active(self, route_store: Route, tenant: str, jurisdiction: str, site: str) -> KekRef:
+        """Give the KEK version that wraps now; made, row and key, on first use. Raises `KeyringError` at its limit."""
+        ref, wraps = await self._database.run(self._store.active_kek, tenant, jurisdiction, site, new_key()[:16])
+        if wraps >= WRAP_LIMIT:
+            raise KeyringError(f"KEK {ref.id.hex()} version {ref.version} has wrapped enough", hint="rotate it")
+        if wraps == 0:  # its row may stand without its key, if a process died in between: making it twice does no harm
+            await self._call(self._provider(site).create(route_store, ref))
+        return ref
+
+    async def wrapped(self, route: Route, ref: KekRef, context: KeyContext, key: bytes, tag_digest: bytes) -> DekRow:
+        """Wrap one key under this KEK version and give the row that would hold it."""
+        aad = context.wrap_aad(ref.id, ref.version, tag_digest)
+        wrapped = await self._call(self._provider(ref.site).wrap(route, ref, key, aad))
+        return DekRow(context, ref.tenant, ref, context.commitment(key), tag_digest, wrapped)
+
+    async def unwrap(self, route: Route, wanted: Sequence[tuple[DekRow, bytes]]) -> dict[bytes, bytes]:
+        """Unwrap (row, Tag digest) pairs, one batch per KEK version; keys by dek_id, those that do not open absent."""
+        batches: dict[KekRef, list[tuple[DekRow, bytes]]] = {}
+        for row, tag in wanted:
+            batches.setdefault(row.kek, []).append((row, tag))
+        keys: dict[bytes, bytes] = {}
+        for ref, batch in batches.items():
+            items = [(row.wrapped, row.aad(tag)) for row, tag in batch]
+            unwrap = self._provider(ref.site).unwrap
+            try:
+                opened = await self._call(unwrap(route, ref, items))
+                keys |= {row.id: key for (row, _), key in zip(batch, opened, strict=True)}
+                continue
+            except KeyRefusedError:
+                if len(batch) == 1:
+                    continue
+            # The batch was refused as a whole: try each alone, so that one damaged key withholds only itself.
+            for (row, _), item in zip(batch, items, strict=True):
+                try:
+                    keys[row.id] = (await self._call(unwrap(route, ref, [item])))[0]
+                except KeyRefusedError:
+                    continue
+        return keys
+
+    async def move(self, route_store: Route, moves: Sequence[tuple[DekRow, bytes, bytes]]) -> int:
+        """Wrap (row, key, Tag digest) anew under the active KEK of their tenant × jurisdiction × Site; gives how many."""
+        good = [(row, key, tag) for row, key, tag in moves if committed(row, key)]
+        if not good:
+            return 0
+        first = good[0][0]
+        target = await self.active(route_store, first.tenant, first.context.jurisdiction, first.kek.site)
+        wrapped = [(await self.wrapped(route_store, target, row.context, key, tag)).wrapped for row, key, tag in good]
+        swaps = [(row, tag, new) for (row, _, tag), new in zip(good, wrapped, strict=True)]
+        return await self._database.run(self._store.rewrapped, swaps, target)
+
+
+def committed(row: DekRow, key: bytes) -> bool:
+    """Say, in constant time, whether this is the key that the row commits to."""
+    return hmac.compare_digest(row.context.commitment(key), row.commitment)
+
+
+def demand(route: Route, tenant: str, tag_digest: bytes) -> None:
+    """Raise `RouteError` unless the Route is of this tenant and was judged for this Tag (or no Tag is involved)."""
+    if route.tenant != tenant or (tag_digest != NO_TAG and tag_digest.hex() not in route.tags):
+        raise RouteError("a Route was shown for another tenant or for a Tag it was not judged for")

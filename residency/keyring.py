@@ -1,0 +1,328 @@
+"""Keyring: makes, opens, retags, rolls and shreds the keys that everything is sealed under.
+
+Rules kept here: a KEK belongs to one tenant × jurisdiction × home Site; a key provider is called with a Route only; the
+rows decide and never the cache, which is bounded, short and emptied on shred and roll; a Tag that is not the one the
+key was wrapped for does not open it, and neither does a Route that was not judged for that Tag.
+A key that does not open is absent from what `open_deks` gives (its Passages are withheld and counted); a provider that
+does not answer is `KeyringError`. Nothing falls back to plaintext.
+"""
+
+import asyncio
+import hmac
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal
+
+import sqlalchemy as sa
+
+from residency.database import Database
+from residency.errors import KeyRefusedError, KeyringError, SealedError
+from residency.frames import open_file, seal_file
+from residency.journal import Touch, note
+from residency.keks import Keks, committed, demand
+from residency.keystore import DekRow, KekState, Keystore
+from residency.ports import KekRef, KeyProvider
+from residency.rotation import Rotation, digest, make
+from residency.route import Action, Route
+from residency.seal import (
+    NO_SUBJECT,
+    NO_TAG,
+    SEAL_STEP,
+    KeyContext,
+    OpenDek,
+    Purpose,
+    bind,
+    expand,
+    new_key,
+    tenant_bytes,
+)
+from residency.searchkeys import SearchKeys
+
+__all__ = ["KekState", "Keyring", "SearchKeys"]
+
+CACHED: Final = 4096
+"""Open keys held at most."""
+CACHE_SECONDS: Final = 60.0
+"""Seconds that an open key is held at most."""
+REFILL: Final = 256
+"""Messages reserved when an opened key seals beyond what was reserved ahead."""
+_Held = tuple[OpenDek, bytes, float]
+
+
+class Keyring:
+    """All keys of this house. `providers` by Site id; `mac_key` is 32 bytes and keys the MACs of names and contents."""
+
+    def __init__(self, database: Database, providers: Mapping[str, KeyProvider], *, mac_key: bytes = b"") -> None:
+        self._database = database
+        self._store = Keystore(database)
+        self._keks = Keks(database, self._store, providers)
+        self._mac_key = mac_key
+        self._open: dict[bytes, _Held] = {}
+        self._searching: dict[tuple[str, str, str], tuple[SearchKeys, tuple[bytes, ...], float]] = {}
+        self._spare: dict[bytes, int] = {}
+
+    # --- keys of documents and conversations ------------------------------------------------------------------------
+
+    async def new_dek(
+        self,
+        route_store: Route,
+        *,
+        purpose: str,
+        tenant: str,
+        jurisdiction: str,
+        subject: bytes,
+        version: int,
+        tag_digest: bytes,
+        site: str,
+    ) -> OpenDek:
+        """Make a key for one subject, wrap it under the KEK at `site` and enter it.
+
+        `subject` is 16 raw bytes, `jurisdiction` as `Tag.origin`, `tag_digest` as `Tag.digest` (`NO_TAG` for keys of
+        no document). 4,096 messages are reserved from the start. Raises `RouteError`, `KeyringError`.
+        """
+        demand(route_store, tenant, tag_digest)
+        context = KeyContext(Purpose(purpose), tenant_bytes(tenant), jurisdiction, subject, version, new_key()[:16])
+        key = new_key()
+        for _ in range(3):  # a rotation may come in between
+            ref = await self._keks.active(route_store, tenant, jurisdiction, site)
+            row = await self._keks.wrapped(route_store, ref, context, key, tag_digest)
+            if await self._database.run(self._store.add, [row]):
+                return OpenDek(context, key, tenant=tenant, left=SEAL_STEP, reserve=self._refill)
+        raise KeyringError("the KEK is being rolled again and again", hint="try again later")
+
+    async def open_deks(
+        self, route_open: Route, site: str, wanted: Sequence[tuple[bytes, bytes]]
+    ) -> dict[bytes, OpenDek]:
+        """Open the keys of (dek_id, Tag digest) pairs whose KEK lives at `site`: one query, one unwrap per KEK version.
+
+        The digest comes from the Tag's own row. Absent from the result: keys shredded, of another tenant or Site, with
+        a Tag the Route was not judged for, and keys that do not open. Raises `KeyringError` when the provider is down.
+        """
+        route_open.check(site=site, action=Action.OPEN)
+        tags = {dek_id: tag for dek_id, tag in wanted if tag == NO_TAG or tag.hex() in route_open.tags}
+        rows = await self._database.run(self._store.rows, tags)
+        rows = [row for row in rows if row.tenant == route_open.tenant and row.kek.site == site]
+        now = self._sweep()
+        opened: dict[bytes, OpenDek] = {}
+        cold: list[DekRow] = []
+        for row in rows:
+            held = self._open.get(row.id)
+            if held is not None and hmac.compare_digest(held[1], tags[row.id]):
+                opened[row.id] = held[0]
+            else:
+                cold.append(row)
+        self._note_warm(route_open, site, len(opened))
+        keys = await self._keks.unwrap(route_open, [(row, tags[row.id]) for row in cold])
+        for row in cold:
+            if row.id not in keys:
+                continue
+            try:
+                dek = OpenDek.proven(row.context, keys[row.id], row.commitment, tenant=row.tenant, reserve=self._refill)
+            except SealedError:
+                continue  # the provider gave a key that is not the committed one
+            dek.allow(self._spare.pop(row.id, 0))
+            opened[row.id] = dek
+            if len(self._open) >= CACHED:
+                self._forget(next(iter(self._open)))
+            self._open[row.id] = (dek, tags[row.id], now + CACHE_SECONDS)
+        return opened
+
+    async def open_dek(self, route_open: Route, site: str, dek_id: bytes, tag_digest: bytes) -> OpenDek:
+        """Open one key; `KeyringError` when it is shredded or does not open, `RouteError` for a Tag not judged."""
+        demand(route_open, route_open.tenant, tag_digest)
+        opened = await self.open_deks(route_open, site, [(dek_id, tag_digest)])
+        if dek_id not in opened:
+            raise KeyRefusedError(f"key {dek_id.hex()} is shredded or does not open for this Tag")
+        return opened[dek_id]
+
+    async def reserve(self, dek: OpenDek, count: int) -> None:
+        """See to it that `count` messages may be sealed without waiting; call it before a run of sealing."""
+        missing = count - dek.left
+        if missing > 0:
+            dek.allow(await self._database.run(self._store.reserve, dek.dek_id, missing))
+
+    async def retag(self, route_store: Route, route_open: Route, dek_id: bytes, *, old: bytes, new: bytes) -> None:
+        """Wrap a key anew for a changed Tag (same jurisdictions). Raises `KeyringError` when it does not open as `old`.
+
+        `old` and `new` are Tag digests; the open Route was judged for the old Tag, the store Route for the new one.
+        """
+        demand(route_open, route_open.tenant, old)
+        demand(route_store, route_open.tenant, new)
+        rows = [row for row in await self._database.run(self._store.rows, [dek_id]) if row.tenant == route_open.tenant]
+        keys = await self._keks.unwrap(route_open, [(row, old) for row in rows])
+        if dek_id not in keys:
+            raise KeyRefusedError(f"key {dek_id.hex()} is shredded or does not open for this Tag")
+        if not await self._keks.move(route_store, [(rows[0], keys[dek_id], new)]):
+            raise KeyringError(f"key {dek_id.hex()} changed while it was retagged", hint="try again")
+        self._forget(dek_id)
+
+    async def shred(self, dek_id: bytes) -> bool:
+        """Delete the wrapped key: what it sealed is unreadable from this commit on. False when it was gone already.
+
+        Old pages of the database may still hold it until `Database.checkpoint`; backups, until the KEK is destroyed.
+        """
+        gone = await self._database.run(self._store.shred, dek_id)
+        self.empty()
+        return gone
+
+    def empty(self) -> None:
+        """Forget every open key of this process."""
+        for dek_id in list(self._open):
+            self._forget(dek_id)
+        self._searching.clear()
+
+    # --- keys of search ---------------------------------------------------------------------------------------------
+
+    async def search_keys(
+        self,
+        route_open: Route,
+        *,
+        tenant: str,
+        jurisdiction: str,
+        site: str,
+        dimension: int,
+        create: Route | Literal[False] = False,
+    ) -> SearchKeys | None:
+        """Open the search keys of tenant × jurisdiction × Site; None when there are none and `create` is False.
+
+        To make them on first use, give the store Route as `create`. `dimension` is the width of the vectors; another
+        width than the keyset's is `KeyringError`.
+        """
+        route_open.check(site=site, action=Action.OPEN)
+        demand(route_open, tenant, NO_TAG)
+        place = (tenant, jurisdiction, site)
+        found = await self._database.run(self._store.keyset, *place)
+        if found is None:
+            if create is False:
+                return None
+            await self._new_keyset(create, tenant, jurisdiction, site, dimension)
+            found = await self._database.run(self._store.keyset, *place)
+        if found is None:
+            raise KeyringError("the search keys vanished while they were made", hint="try again")
+        keyset, rows = found
+        if keyset.dimension != dimension:
+            raise KeyringError(
+                f"the search keys of {jurisdiction} at {site} take width {keyset.dimension}, not {dimension}",
+                hint="build a new epoch for the new embedder",
+            )
+        if len(rows) < len(keyset.deks):
+            raise KeyringError(f"the search keys of {jurisdiction} at {site} are shredded", hint="index anew")
+        self._sweep()
+        held = self._searching.get(place)
+        if held is not None and held[1] == keyset.deks:
+            self._note_warm(route_open, site, len(rows))
+            return held[0]
+        keys = await self._keks.unwrap(route_open, [(row, NO_TAG) for row in rows])
+        if len(keys) < len(rows) or not all(committed(row, keys[row.id]) for row in rows):
+            raise KeyRefusedError(f"the search keys of {jurisdiction} at {site} do not open")
+        vectors, words, tags = (keys[dek_id] for dek_id in keyset.deks)
+        context = next(row.context for row in rows if row.id == keyset.deks[0])
+        sealed = await self._database.run(self._store.matrix, context.dek_id)
+        matrix = open_file(OpenDek(context, vectors, tenant=tenant), "rotation", NO_SUBJECT, keyset.epoch, sealed)
+        rotation = Rotation.decoded(matrix, dimension, keyset.matrix_digest)
+        opened = SearchKeys.of(*place, keyset.epoch, rotation=rotation, words=words, tags=tags)
+        self._searching[place] = (opened, keyset.deks, time.monotonic() + CACHE_SECONDS)
+        return opened
+
+    async def _new_keyset(self, route: Route, tenant: str, jurisdiction: str, site: str, dimension: int) -> None:
+        demand(route, tenant, NO_TAG)
+        epoch = 1
+        ref = await self._keks.active(route, tenant, jurisdiction, site)
+        rows: list[DekRow] = []
+        sealed = b""
+        rotation = Rotation(await asyncio.to_thread(make, dimension))
+        for purpose in (Purpose.VECTORS, Purpose.LEXICON, Purpose.TAGS):
+            key = new_key()
+            context = KeyContext(purpose, tenant_bytes(tenant), jurisdiction, NO_SUBJECT, epoch, new_key()[:16])
+            rows.append(await self._keks.wrapped(route, ref, context, key, NO_TAG))
+            if purpose is Purpose.VECTORS:
+                dek = OpenDek(context, key, tenant=tenant, left=SEAL_STEP)
+                sealed = b"".join(seal_file(dek, "rotation", NO_SUBJECT, epoch, rotation.encoded()))
+        keyset = {
+            "tenant": tenant,
+            "jurisdiction": jurisdiction,
+            "site_id": site,
+            "epoch": epoch,
+            "dimension": dimension,
+            **{f"{row.context.purpose}_dek": row.id for row in rows},
+            "matrix": sealed,
+            "matrix_digest": digest(rotation.matrix),
+        }
+        try:
+            entered = await self._database.run(self._store.add, rows, keyset)
+        except sa.exc.IntegrityError:
+            return  # another process made them first; its rows stand, ours were rolled back
+        if not entered:
+            raise KeyringError("the KEK was rolled while search keys were made", hint="try again")
+
+    # --- KEKs -------------------------------------------------------------------------------------------------------
+
+    async def rotate(self, route_store: Route, *, tenant: str, jurisdiction: str, site: str) -> KekRef:
+        """Make the next KEK version and use it from now on; the old one still opens until `rewrap` is done."""
+        made = await self._keks.rotate(route_store, tenant=tenant, jurisdiction=jurisdiction, site=site)
+        self.empty()
+        return made
+
+    async def rewrap(self, route_store: Route, route_open: Route, *, limit: int | None = None) -> dict[str, int]:
+        """Bring keys of the Routes' tenant and Site under the active KEK version, at most `limit`; safe to repeat.
+
+        Gives `moved`, `left`, and `refused`: keys that do not open and stay where they are.
+        """
+        result = await self._keks.rewrap(route_store, route_open, limit=limit)
+        self.empty()
+        return result
+
+    async def destroy(self, route_erase: Route, kek_id: bytes, version: int) -> None:
+        """Destroy a retired KEK version for ever: old copies of the database no longer open."""
+        await self._keks.destroy(route_erase, kek_id, version)
+
+    async def listing(self, *, tenant: str | None = None) -> list[KekState]:
+        """List KEK versions, of one tenant or of all, with what is left under each."""
+        return await self._keks.listing(tenant=tenant)
+
+    async def status(self) -> dict[str, dict[str, Any]]:
+        """Ask every provider how it is; one that does not answer is named with its error's text."""
+        return await self._keks.status()
+
+    # --- MACs of names and contents ---------------------------------------------------------------------------------
+
+    def name_mac(self, tenant: str, collection: str, name: str) -> bytes:
+        """Give 32 bytes by which a document's name is found again in any jurisdiction; `collection` in hex."""
+        return hmac.digest(self._mac(tenant), bind("domicile/v1/name", bytes.fromhex(collection), name), "sha256")
+
+    def content_mac(self, tenant: str) -> hmac.HMAC:
+        """Give an HMAC to be fed with a file's bytes, by which the same bytes are known again."""
+        return hmac.new(self._mac(tenant), bind("domicile/v1/content"), "sha256")
+
+    def _mac(self, tenant: str) -> bytes:
+        if len(self._mac_key) < 32:
+            raise KeyringError("the Keyring was given no MAC key of 32 bytes", hint="check keys/service.key")
+        return expand(self._mac_key, bind("domicile/v1/mac", tenant_bytes(tenant)))
+
+    # --- within -----------------------------------------------------------------------------------------------------
+
+    def _refill(self, dek_id: bytes) -> int:
+        return self._store.reserve(dek_id, REFILL)
+
+    def _forget(self, dek_id: bytes) -> None:
+        held = self._open.pop(dek_id, None)
+        if held is not None:
+            if len(self._spare) >= CACHED:
+                self._spare.clear()
+            self._spare[dek_id] = held[0].surrender()
+
+    def _sweep(self) -> float:
+        # Entries stand in the order of their making, so the expired ones come first.
+        now = time.monotonic()
+        while self._open:
+            first = next(iter(self._open))
+            if self._open[first][2] > now:
+                break
+            self._forget(first)
+        self._searching = {place: held for place, held in self._searching.items() if held[2] > now}
+        return now
+
+    def _note_warm(self, route: Route, site: str, count: int) -> None:
+        # The Receipt names every opening, whether the provider was asked again or not.
+        if count:
+            note(Touch(Action.OPEN, site, "keys", route.tags, route.policies, count=count))

@@ -1,0 +1,307 @@
+"""Keystore: reads and writes the rows behind the Keyring, one transaction a method.
+
+Rules kept here: a DEK is written only under a KEK version that is active at that very commit, else a rotation could
+strand it; what a key was made for is read from its row and never from what was sealed; messages are counted before they
+are sealed. Synchronous; the Keyring calls it in the database's threads.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from residency.database import Database
+from residency.errors import KeyringError
+from residency.keytables import dek, dek_wrapped, kek, search_keyset
+from residency.ports import KekRef
+from residency.seal import SEAL_LIMIT, SEAL_STEP, KeyContext, Purpose, tenant_bytes
+
+WRAP_WARN: Final = 1 << 28
+WRAP_LIMIT: Final = 1 << 30
+"""Wraps under one KEK version; NIST SP 800-38D 8.3 allows 2^32 with random nonces."""
+
+
+@dataclass(frozen=True, slots=True)
+class DekRow:
+    """One live DEK as stored: its context, its KEK version, and the wrapped key."""
+
+    context: KeyContext
+    tenant: str
+    kek: KekRef
+    commitment: bytes
+    tag_digest: bytes
+    wrapped: bytes
+
+    @property
+    def id(self) -> bytes:
+        """The dek_id."""
+        return self.context.dek_id
+
+    def aad(self, tag_digest: bytes, under: KekRef | None = None) -> bytes:
+        """Give the wrap AAD for a Tag, under this row's KEK version or the one given."""
+        ref = under or self.kek
+        return self.context.wrap_aad(ref.id, ref.version, tag_digest)
+
+
+@dataclass(frozen=True, slots=True)
+class KekState:
+    """One KEK version as `keys status` prints it; times are seconds since 1970."""
+
+    ref: KekRef
+    state: str
+    wraps: int
+    left: int
+    """Live DEKs still wrapped under it."""
+    created: float
+    destroyed_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Keyset:
+    """The three search keys of one epoch, without the matrix."""
+
+    epoch: int
+    dimension: int
+    deks: tuple[bytes, bytes, bytes]
+    """Ids of K_vec, K_lex, K_tag."""
+    matrix_digest: bytes
+
+
+class Keystore:
+    """Reads and writes key rows; every method is one transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def active_kek(self, tenant: str, jurisdiction: str, site: str, fresh: bytes) -> tuple[KekRef, int]:
+        """Give the active KEK with its wraps so far; where there is none, version 1 under the id `fresh` is entered."""
+        found = self._find_active(tenant, jurisdiction, site)
+        if found is None:
+            try:
+                with self._database.transaction() as connection:
+                    connection.execute(self._new_kek(KekRef(fresh, 1, tenant, jurisdiction, site)))
+            except sa.exc.IntegrityError:  # entered by another process in between
+                pass
+            found = self._find_active(tenant, jurisdiction, site)
+        if found is None:
+            raise KeyringError("the active KEK vanished while it was made", hint="try again")
+        return found
+
+    def _find_active(self, tenant: str, jurisdiction: str, site: str) -> tuple[KekRef, int] | None:
+        where = (kek.c.tenant == tenant, kek.c.jurisdiction == jurisdiction, kek.c.site_id == site)
+        with self._database.reading() as connection:
+            row = connection.execute(sa.select(kek).where(*where, kek.c.state == "active")).one_or_none()
+        return None if row is None else (_ref(row), row.wraps)
+
+    def _new_kek(self, ref: KekRef) -> sa.Insert:
+        return sa.insert(kek).values(
+            id=ref.id,
+            version=ref.version,
+            tenant=ref.tenant,
+            jurisdiction=ref.jurisdiction,
+            site_id=ref.site,
+            state="active",
+            wraps=0,
+            created=self._database.clock(),
+        )
+
+    def add(self, rows: Sequence[DekRow], keyset: dict[str, Any] | None = None) -> bool:
+        """Enter new DEKs (and the keyset they are for) under their KEK; False when it is no longer the active one."""
+        with self._database.transaction() as connection:
+            if not _count_wraps(connection, rows[0].kek, len(rows)):
+                return False
+            for row in rows:
+                connection.execute(
+                    sa.insert(dek).values(
+                        id=row.id,
+                        purpose=str(row.context.purpose),
+                        tenant=row.tenant,
+                        jurisdiction=row.context.jurisdiction,
+                        subject_id=row.context.subject,
+                        subject_version=row.context.version,
+                        suite=row.context.suite,
+                        kek_id=row.kek.id,
+                        kek_version=row.kek.version,
+                        commitment=row.commitment,
+                        tag_digest=row.tag_digest,
+                        seals=SEAL_STEP,
+                        created=self._database.clock(),
+                        state="active",
+                    )
+                )
+                connection.execute(sa.insert(dek_wrapped).values(dek_id=row.id, wrapped=row.wrapped))
+            if keyset is not None:
+                connection.execute(sa.insert(search_keyset).values(created=self._database.clock(), **keyset))
+        return True
+
+    def rows(self, ids: Iterable[bytes]) -> list[DekRow]:
+        """Give those of these DEKs that are active and not shredded, in one query."""
+        wanted = list(ids)
+        if not wanted:
+            return []
+        with self._database.reading() as connection:
+            return [_row(each) for each in connection.execute(_LIVE.where(dek.c.id.in_(wanted)))]
+
+    def under(self, ref: KekRef, after: bytes, limit: int) -> list[DekRow]:
+        """Give live DEKs wrapped under this KEK version, in id order, from the one after `after`."""
+        query = _LIVE.where(dek.c.kek_id == ref.id, dek.c.kek_version == ref.version, dek.c.id > after)
+        with self._database.reading() as connection:
+            return [_row(each) for each in connection.execute(query.order_by(dek.c.id).limit(limit))]
+
+    def rewrapped(self, moves: Sequence[tuple[DekRow, bytes, bytes]], target: KekRef) -> int:
+        """Put new wrappings in the place of those that were read, from (row, Tag digest, wrapped under `target`).
+
+        Gives how many moved: none when `target` is no longer active, and none that changed meanwhile.
+        """
+        values = [
+            {"dek": row.id, "old": row.wrapped, "new": wrapped, "tag": tag_digest} for row, tag_digest, wrapped in moves
+        ]
+        swap = (
+            sa.update(dek_wrapped)
+            .where(dek_wrapped.c.dek_id == sa.bindparam("dek"), dek_wrapped.c.wrapped == sa.bindparam("old"))
+            .values(wrapped=sa.bindparam("new"))
+        )
+        # No two wrappings are equal, so the swapped bytes show whose swap went through.
+        mine = sa.exists().where(dek_wrapped.c.dek_id == dek.c.id, dek_wrapped.c.wrapped == sa.bindparam("new"))
+        follow = (
+            sa.update(dek)
+            .where(dek.c.id == sa.bindparam("dek"), mine)
+            .values(kek_id=target.id, kek_version=target.version, tag_digest=sa.bindparam("tag"))
+        )
+        with self._database.transaction() as connection:
+            if not _count_wraps(connection, target, len(moves)):
+                return 0
+            connection.execute(swap, values)
+            return sum(connection.execute(follow, value).rowcount for value in values)
+
+    def reserve(self, dek_id: bytes, count: int) -> int:
+        """Count messages before they are sealed; raises `KeyringError` at the limit or when the key was shredded."""
+        with self._database.transaction() as connection:
+            done = connection.execute(
+                sa.update(dek)
+                .where(dek.c.id == dek_id, dek.c.state == "active", dek.c.seals <= SEAL_LIMIT - count)
+                .values(seals=dek.c.seals + count)
+            ).rowcount
+        if not done:
+            raise KeyringError(
+                f"key {dek_id.hex()} may seal no more", hint="a new document version has a fresh key of its own"
+            )
+        return count
+
+    def shred(self, dek_id: bytes) -> bool:
+        """Delete the wrapped key and mark the DEK; False when there was none."""
+        with self._database.transaction() as connection:
+            gone = connection.execute(sa.delete(dek_wrapped).where(dek_wrapped.c.dek_id == dek_id)).rowcount
+            connection.execute(sa.update(dek).where(dek.c.id == dek_id).values(state="shredded"))
+        return bool(gone)
+
+    def keyset(self, tenant: str, jurisdiction: str, site: str) -> tuple[Keyset, list[DekRow]] | None:
+        """Give the keyset in use and those of its three keys that are live."""
+        held = search_keyset.c
+        columns = (held.epoch, held.dimension, held.vectors_dek, held.lexicon_dek, held.tags_dek, held.matrix_digest)
+        query = sa.select(*columns).where(
+            held.tenant == tenant, held.jurisdiction == jurisdiction, held.site_id == site
+        )
+        with self._database.reading() as connection:
+            row = connection.execute(query.order_by(held.epoch.desc()).limit(1)).one_or_none()
+            if row is None:
+                return None
+            keyset = Keyset(row.epoch, row.dimension, (row[2], row[3], row[4]), row.matrix_digest)
+            return keyset, [_row(each) for each in connection.execute(_LIVE.where(dek.c.id.in_(keyset.deks)))]
+
+    def matrix(self, vectors_dek: bytes) -> bytes:
+        """Give the sealed matrix of the keyset with this K_vec."""
+        with self._database.reading() as connection:
+            query = sa.select(search_keyset.c.matrix).where(search_keyset.c.vectors_dek == vectors_dek)
+            return bytes(connection.execute(query).scalar_one())
+
+    def keks(self, tenant: str | None = None) -> list[KekState]:
+        """List KEK versions, of one tenant or of all."""
+        left = (
+            sa.select(sa.func.count())
+            .select_from(dek.join(dek_wrapped, dek_wrapped.c.dek_id == dek.c.id))
+            .where(dek.c.kek_id == kek.c.id, dek.c.kek_version == kek.c.version)
+            .scalar_subquery()
+        )
+        query = sa.select(kek, left.label("left")).order_by(
+            kek.c.tenant, kek.c.jurisdiction, kek.c.site_id, kek.c.version
+        )
+        if tenant is not None:
+            query = query.where(kek.c.tenant == tenant)
+        with self._database.reading() as connection:
+            return [
+                KekState(_ref(row), row.state, row.wraps, row.left, row.created, row.destroyed_at)
+                for row in connection.execute(query)
+            ]
+
+    def succeed(self, old: KekRef) -> bool:
+        """Make the next version active and this one retiring; False when another rotation came first."""
+        new = KekRef(old.id, old.version + 1, old.tenant, old.jurisdiction, old.site)
+        try:
+            with self._database.transaction() as connection:
+                if not _move(connection, old, "active", "retiring"):
+                    return False
+                connection.execute(self._new_kek(new))
+        except sa.exc.IntegrityError:
+            return False
+        return True
+
+    def retire(self, ref: KekRef) -> bool:
+        """Mark a retiring version retired when no live DEK is left under it."""
+        left = sa.select(dek.c.id).where(
+            dek.c.kek_id == ref.id,
+            dek.c.kek_version == ref.version,
+            dek.c.id.in_(sa.select(dek_wrapped.c.dek_id)),
+        )
+        with self._database.transaction() as connection:
+            if connection.execute(left.limit(1)).one_or_none() is not None:
+                return False
+            return _move(connection, ref, "retiring", "retired")
+
+    def destroyed(self, ref: KekRef) -> None:
+        """Note that a retired version was destroyed, and when."""
+        with self._database.transaction() as connection:
+            if _move(connection, ref, "retired", "destroyed"):
+                connection.execute(_at(sa.update(kek), ref).values(destroyed_at=self._database.clock()))
+
+
+_LIVE = (
+    sa.select(dek, kek.c.site_id, dek_wrapped.c.wrapped)
+    .join(dek_wrapped, dek_wrapped.c.dek_id == dek.c.id)
+    .join(kek, sa.and_(kek.c.id == dek.c.kek_id, kek.c.version == dek.c.kek_version))
+    .where(dek.c.state == "active")
+)
+
+
+def _row(row: sa.Row[Any]) -> DekRow:
+    context = KeyContext(
+        Purpose(row.purpose),
+        tenant_bytes(row.tenant),
+        row.jurisdiction,
+        row.subject_id,
+        row.subject_version,
+        row.id,
+        row.suite,
+    )
+    ref = KekRef(row.kek_id, row.kek_version, row.tenant, row.jurisdiction, row.site_id)
+    return DekRow(context, row.tenant, ref, row.commitment, row.tag_digest, row.wrapped)
+
+
+def _ref(row: sa.Row[Any]) -> KekRef:
+    return KekRef(row.id, row.version, row.tenant, row.jurisdiction, row.site_id)
+
+
+def _at(update: sa.Update, ref: KekRef) -> sa.Update:
+    return update.where(kek.c.id == ref.id, kek.c.version == ref.version)
+
+
+def _move(connection: sa.Connection, ref: KekRef, before: str, after: str) -> bool:
+    update = _at(sa.update(kek), ref).where(kek.c.state == before).values(state=after)
+    return bool(connection.execute(update).rowcount)
+
+
+def _count_wraps(connection: sa.Connection, ref: KekRef, count: int) -> bool:
+    # Also locks the row: a rotation waits until this wrapping is in, or this wrapping sees the rotation.
+    update = _at(sa.update(kek), ref).where(kek.c.state == "active", kek.c.wraps <= WRAP_LIMIT - count)
+    return bool(connection.execute(update.values(wraps=kek.c.wraps + count)).rowcount)
