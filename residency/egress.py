@@ -29,8 +29,12 @@ _MOST_KEPT: Final = 256
 Destination = tuple[str, int]
 
 
+class UndeclaredError(SiteError, PermissionError):
+    """A connection that nobody declared; an `OSError` too, so that libraries take it for a connection that failed."""
+
+
 class Tripwire:
-    """Counts connections to undeclared addresses; in strict mode it also refuses them with a `SiteError`."""
+    """Counts connections to undeclared addresses; in strict mode it also refuses them with an `UndeclaredError`."""
 
     def __init__(self, *, strict: bool = False) -> None:
         self.strict = strict
@@ -69,7 +73,7 @@ class Tripwire:
     # --- called by the hook ---------------------------------------------------------------------------------------
 
     def on_connect(self, kind: int, address: object) -> None:
-        """Judge a destination; `kind` is the socket's family. Raises `SiteError` in strict mode."""
+        """Judge a destination; `kind` is the socket's family. Raises `UndeclaredError` in strict mode."""
         if kind == socket.AF_UNIX or address is None:
             return
         if kind not in {socket.AF_INET, socket.AF_INET6} or not isinstance(address, tuple):
@@ -82,7 +86,7 @@ class Tripwire:
             self._trip(place)
 
     def on_lookup(self, host: object) -> None:
-        """Judge a name to be looked up; addresses and the wildcard need no lookup. Raises `SiteError` in strict mode."""
+        """Judge a name to be looked up; an address needs none. Raises `UndeclaredError` in strict mode."""
         name = _plain(host.decode("ascii", "replace") if isinstance(host, bytes) else str(host or ""))
         if name and name not in self._hosts and not _is_address(name):
             self._trip((name, 0))
@@ -102,7 +106,7 @@ class Tripwire:
             if place in self._seen or len(self._seen) < _MOST_KEPT:
                 self._seen[place] += 1
         if self.strict:
-            raise SiteError(
+            raise UndeclaredError(
                 "a connection to an undeclared address was refused",
                 hint="`domicile doctor` names it; if it is meant, declare it as a Site in fleet.toml",
             )

@@ -6,9 +6,8 @@ This module imports nothing but `os`: importing it must not start what it is the
 """
 
 import os
-from typing import Final
 
-SET: Final = {
+SET = {
     "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime >= 1.29 reports its host at the first model load otherwise
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -20,7 +19,7 @@ SET: Final = {
 }
 """What must stand in the environment, with these values."""
 
-UNSET: Final = (
+UNSET = (
     "NLTK_DATA",  # a folder lacking the data makes llama-index fetch it
     "TIKTOKEN_CACHE_DIR",  # likewise: llama-index falls back to its bundled files only when this is absent
 )

@@ -1,0 +1,133 @@
+"""The tripwire counts what nobody declared, refuses it in strict mode, and lets the Fleet's own addresses pass."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from residency.egress import Tripwire
+from residency.errors import SiteError
+
+pytestmark = pytest.mark.enable_socket
+
+
+@pytest.fixture(params=[False, True], ids=["counting", "strict"])
+def tripwire(request: pytest.FixtureRequest) -> Iterator[Tripwire]:
+    """A Tripwire that watches during one test."""
+    found = Tripwire(strict=request.param)
+    found.install()
+    yield found
+    found.uninstall()
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A loopback server that takes connections and says nothing; its port."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def connect(host: str, port: int) -> None:
+    with socket.socket() as line:
+        line.settimeout(2)
+        line.connect((host, port))
+
+
+def test_a_declared_address_passes_uncounted(tripwire: Tripwire, port: int) -> None:
+    tripwire.allow("127.0.0.1", port)
+    connect("127.0.0.1", port)
+    assert tripwire.unexpected == 0
+
+
+def test_an_undeclared_address_is_counted_and_in_strict_mode_refused(tripwire: Tripwire, port: int) -> None:
+    tripwire.allow("127.0.0.1", port + 1)
+    if tripwire.strict:
+        with pytest.raises(SiteError, match="undeclared"):
+            connect("127.0.0.1", port)
+    else:
+        connect("127.0.0.1", port)
+    assert tripwire.unexpected == 1
+    assert tripwire.seen() == {("127.0.0.1", port): 1}
+
+
+def test_without_a_watcher_nothing_is_counted(tripwire: Tripwire, port: int) -> None:
+    tripwire.uninstall()
+    connect("127.0.0.1", port)
+    assert tripwire.unexpected == 0
+
+
+def test_a_lookup_of_an_undeclared_name_is_counted_before_it_leaves(tripwire: Tripwire) -> None:
+    with suppress(SiteError, OSError):
+        socket.getaddrinfo("exfiltration.invalid", 443)
+    assert tripwire.seen() == {("exfiltration.invalid", 0): 1}
+
+
+def test_a_declared_name_may_be_looked_up_and_its_address_connected_to(tripwire: Tripwire, port: int) -> None:
+    tripwire.allow("localhost", port)
+    with suppress(OSError), socket.create_connection(("localhost", port), timeout=2):
+        pass
+    assert tripwire.unexpected == 0
+
+
+def test_an_address_of_a_declared_name_is_good_for_the_declared_port_alone(tripwire: Tripwire, port: int) -> None:
+    tripwire.allow("localhost", port + 1)
+    socket.getaddrinfo("localhost", port + 1)
+    with suppress(SiteError):
+        connect("127.0.0.1", port)
+    assert tripwire.unexpected == 1
+
+
+def test_a_datagram_is_seen_too(tripwire: Tripwire) -> None:
+    with suppress(SiteError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
+        line.sendto(b"x", ("127.0.0.1", 9))
+    assert tripwire.seen() == {("127.0.0.1", 9): 1}
+
+
+def test_mapped_addresses_are_the_addresses_they_map(tripwire: Tripwire, port: int) -> None:
+    tripwire.allow("127.0.0.1", port)
+    tripwire.on_connect(socket.AF_INET6, ("::ffff:127.0.0.1", port, 0, 0))
+    assert tripwire.unexpected == 0
+    with suppress(SiteError):
+        tripwire.on_connect(socket.AF_INET6, ("::ffff:198.51.100.7", port, 0, 0))
+    assert tripwire.unexpected == 1
+
+
+def test_unix_sockets_and_listening_are_free(tripwire: Tripwire, tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as line:
+        server.bind(path)
+        server.listen()
+        line.connect(path)
+    with socket.create_server(("127.0.0.1", 0)):
+        pass
+    assert tripwire.unexpected == 0
+
+
+async def test_a_planted_call_through_httpx_is_seen_on_asyncios_loop(tripwire: Tripwire, port: int) -> None:
+    async with httpx.AsyncClient(trust_env=False, timeout=0.2) as line:
+        with suppress(SiteError, httpx.HTTPError):
+            await line.get(f"http://127.0.0.1:{port}/")
+    assert tripwire.unexpected == 1
+
+
+async def test_asyncios_own_connections_are_seen(tripwire: Tripwire, port: int) -> None:
+    with suppress(SiteError):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.close()
+    assert tripwire.unexpected == 1
+
+
+def test_threads_are_seen_too(tripwire: Tripwire, port: int) -> None:
+    def call() -> None:
+        with suppress(SiteError):
+            connect("127.0.0.1", port)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+    assert tripwire.unexpected == 1
