@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Final
 
-from lxml import etree
+from lxml import etree  # type: ignore[import-untyped]
 
 from ingestion.readers import DOCX, Headings, Reading, TextBuilder, UnreadableError, path, tidy
 

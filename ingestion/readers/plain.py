@@ -5,6 +5,7 @@ file is an offset in the text; HTML is put into our own words (one line per bloc
 """
 
 import re
+from collections.abc import Callable
 from typing import Final
 
 from charset_normalizer import from_bytes
@@ -152,10 +153,12 @@ def _inline(token: object) -> str:
 
 
 DROPPED: Final = frozenset({"script", "style", "noscript", "template", "head", "svg", "iframe", "object", "-comment"})
-BLOCKS: Final = frozenset(
-    "address article aside blockquote body caption dd details dialog div dl dt fieldset figcaption figure"
-    " footer form h1 h2 h3 h4 h5 h6 header hr html legend li main nav ol p pre section summary table tbody td tfoot th thead tr ul".split()  # noqa: SIM905 - read as a list of words
-)
+BLOCKS: Final = frozenset({
+    "address", "article", "aside", "blockquote", "body", "caption", "dd", "details", "dialog", "div", "dl", "dt",
+    "fieldset", "figcaption", "figure", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "html",
+    "legend", "li", "main", "nav", "ol", "p", "pre", "section", "summary", "table", "tbody", "td", "tfoot", "th",
+    "thead", "tr", "ul",
+})  # fmt: skip
 _HIDDEN: Final = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 
 
@@ -164,6 +167,7 @@ def _html(source: str) -> Reading:
     builder, headings = TextBuilder(), Headings()
     run: list[str] = []  # inline text of the open block
     cells: list[str] = []
+    in_cell = 0
     header = ""
     root = LexborHTMLParser(source).root
 
@@ -175,8 +179,9 @@ def _html(source: str) -> Reading:
             builder.put(kind, text, headings.path, glue="\n" if kind == last == "item" else "\n\n")
 
     def leave(tag: str) -> None:
-        nonlocal header
+        nonlocal header, in_cell
         if tag in {"td", "th"}:
+            in_cell -= 1
             cells.append(tidy("".join(run)))
             run.clear()
         elif tag == "tr":
@@ -204,8 +209,7 @@ def _html(source: str) -> Reading:
         else:
             flush("item" if tag == "li" else "text")
 
-    node: LexborNode | None = root
-    in_cell = 0
+    node = root
     while node is not None:
         tag = node.tag or ""
         if tag == "-text":
@@ -221,19 +225,21 @@ def _html(source: str) -> Reading:
             if node.child is not None:
                 node = node.child
                 continue
-            in_cell -= tag in {"td", "th"}
             leave(tag)
-        # 2. Up to the next sibling, leaving each element on the way; never by recursion: depth is the stranger's.
-        while node is not None and node.next is None:
-            node = node.parent
-            if node is None or node.tag in {None, "-document"}:
-                node = None
-                break
-            in_cell -= node.tag in {"td", "th"}
-            leave(node.tag)
-        node = node.next if node is not None else None
+        node = _next(node, leave)
     flush()
     return builder.reading(HTML)
+
+
+def _next(node: LexborNode, leave: Callable[[str], None]) -> LexborNode | None:
+    """Give the node that follows in reading order, leaving elements on the way up; no recursion: depth is theirs."""
+    while node.next is None:
+        above = node.parent
+        if above is None or above.tag in {None, "-document"}:
+            return None
+        leave(above.tag or "")
+        node = above
+    return node.next
 
 
 def _is_hidden(node: LexborNode) -> bool:
