@@ -94,6 +94,13 @@ class Engine:
             if known is not None and known != ceiling:
                 self._state = self._build(self._clock())
 
+    def ceiling(self, tenant: str) -> frozenset[str]:
+        """Give the Zones that nothing of this tenant may leave. Raises `PolicyError` for an unknown tenant."""
+        try:
+            return self._ceilings[tenant]
+        except KeyError:
+            raise PolicyError("this tenant is not known to the engine", hint="admit it first") from None
+
     def refresh(self) -> None:
         """Forget every ruling and build the handles anew; happens by itself when Fleet or Zones change."""
         with self._lock:

@@ -5,10 +5,11 @@ order of the texts, float32, of unit length; counting tokens is local and needs 
 """
 
 import asyncio
+import copy
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 from residency.errors import ModelError
 from residency.outlets.embedders.batching import Lanes, Tokens
@@ -45,6 +46,15 @@ class RunnerEmbedder:
         self._prompts = {question: model.prompt(question=question) for question in (False, True)}
         self._runner = runner
         self._lanes = Lanes(runner.run, site=site, dimension=self.dimension, most_tokens=most_tokens)
+
+    def at(self, site: str) -> Self:
+        """Give the same loaded model as the embedder of another Site of this machine; Routes are checked for that one.
+
+        Runner and lanes are shared: closing either closes both.
+        """
+        other = copy.copy(self)
+        other.site = site
+        return other
 
     async def embed(self, route: Route, texts: Sequence[str], *, question: bool = False) -> Vectors:
         """Give float32 (n, d), rows of unit length, in the order of the texts (Action embed).

@@ -1,0 +1,1 @@
+"""OpenAI's shapes for clients that people already use."""

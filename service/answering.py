@@ -1,0 +1,155 @@
+"""The story of an Answer: find, choose who may write it, ground every sentence, record, and only then release.
+
+The generator is chosen by the Tag of what it will see: the meet of the Passages' Tags and the question's. Where none
+is permitted or reachable the extractive answerer serves, and says so (`fallback`). Abstentions are Answers with one and
+the same reason, whatever lies behind them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from residency.decision import Ask, Permit, Principal, Refusal
+from residency.engine import Engine
+from residency.errors import SiteError
+from residency.journal import Touch, recording
+from residency.ledger import Ledger
+from residency.ports import Generator
+from residency.route import Action, Route
+from residency.tag import Tag
+from service.grounding import THRESHOLD, Citation, abstention, confidence, enough, extractive, supported
+from service.prompting import prompt
+from service.searching import Findings, Opened, Search, Searching
+
+NO_SUPPORT = "no_support"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked, and of which collection."""
+
+    text: str
+    collection: str = "default"
+    documents: tuple[str, ...] | None = None
+    activity: str = "search"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A finished Answer; `receipt` is in the Ledger, so it may be released."""
+
+    text: str
+    abstained: bool
+    reason: str | None
+    confidence: float
+    citations: tuple[Citation, ...]
+    answered_by: str
+    """`extractive` or `generator`."""
+    fallback: str | None
+    """null, `generator_unavailable`, `generator_not_permitted` or `generator_unsupported`."""
+    zones: tuple[str, ...]
+    """Zones that processed something for this Answer."""
+    withheld: int
+    unreached: tuple[str, ...]
+    receipt: str
+    timings: Mapping[str, float] = field(default_factory=dict)
+
+
+class Answering:
+    """Answers for a principal, from Passages that `Searching` found; generators come in by Site id."""
+
+    def __init__(
+        self,
+        *,
+        searching: Searching,
+        engine: Engine,
+        ledger: Ledger,
+        generators: Mapping[str, Generator],
+        threshold: float = 0.0,
+        sentences: int = 3,
+        passages: int = 5,
+    ) -> None:
+        self._searching = searching
+        self._engine = engine
+        self._ledger = ledger
+        self._generators = generators
+        self._threshold = threshold or THRESHOLD
+        self._sentences = sentences
+        self._passages = passages
+
+    async def answer(self, principal: Principal, question: Question) -> Answer | tuple[Refusal, str]:
+        """Answer, record, release. A Refusal comes with the id of its Receipt.
+
+        Raises `SiteError` when a permitted Site is down and `LedgerError` when nothing can be recorded: then nothing is
+        released.
+        """
+        ask = Search(question.text, self._passages, question.collection, question.documents, question.activity)
+        findings = await self._searching.find(principal, ask)
+        if isinstance(findings, Refusal):
+            return findings, await self._searching.record_refusal(principal, findings, question.text, question.activity)
+        touches: list[Touch] = []
+        text, answered_by = "", "extractive"
+        citations: list[Citation] = []
+        fallback: str | None = None
+        if enough(findings.passages, self._threshold):
+            with recording() as touches:
+                text, citations, fallback = await self._generated(principal, question, findings)
+            answered_by = "generator" if citations else "extractive"
+            if not citations:
+                text, citations = extractive(findings.passages, limit=self._sentences)
+        abstained = not citations
+        if abstained:
+            text = abstention(findings.language)
+        draft = self._searching.draft(
+            "answer",
+            principal,
+            findings,
+            question=question.text,
+            activity=question.activity,
+            answer=text,
+            touches=touches,
+        )
+        stored = await self._ledger.record(draft)
+        return Answer(
+            text=text,
+            abstained=abstained,
+            reason=NO_SUPPORT if abstained else None,
+            confidence=confidence(findings.passages, self._threshold),
+            citations=tuple(citations),
+            answered_by=answered_by,
+            fallback=fallback,
+            zones=tuple(sorted({str(step["zone"]) for step in draft.steps})),
+            withheld=findings.withheld,
+            unreached=findings.unreached,
+            receipt=stored.id,
+            timings=findings.timings,
+        )
+
+    async def _generated(
+        self, principal: Principal, question: Question, findings: Findings
+    ) -> tuple[str, list[Citation], str | None]:
+        """Let a permitted generator write; give nothing and the reason when none may, can, or is supported."""
+        if not self._generators:
+            return "", [], None
+        route = self._generator_route(principal, question, findings.passages)
+        if route is None:
+            return "", [], "generator_not_permitted"
+        generator = self._generators[route.site]
+        try:
+            written = "".join(
+                [part async for part in generator.generate(route, prompt(question.text, findings.passages))]
+            )
+        except SiteError:
+            return "", [], "generator_unavailable"
+        text, citations = supported(written, findings.passages)
+        return (text, citations, None) if citations else ("", [], "generator_unsupported")
+
+    def _generator_route(self, principal: Principal, question: Question, passages: tuple[Opened, ...]) -> Route | None:
+        zone = frozenset({principal.zone}) if principal.zone else frozenset()
+        tag = Tag(jurisdictions=zone, residency=self._engine.ceiling(principal.tenant))
+        for passage in passages:
+            tag = tag.meet(passage.tag, self._engine.zones)
+        for site in self._generators:
+            decision = self._engine.decide(Ask(principal, Action.GENERATE, site, (tag,), question.activity))
+            if isinstance(decision, Permit):
+                return decision.route
+        return None

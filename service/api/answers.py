@@ -1,0 +1,66 @@
+"""`POST /v1/answers`: grounded answers, whole or as server-sent events.
+
+Residency is ruled on and recorded before the first byte of a stream, so a Refusal is a status code and never a broken
+stream. Events: `token` (text with its marks), `citations`, `receipt`, `done`.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+from litestar import Controller, Response, post
+from litestar.params import FromQuery, JSONBody
+from litestar.response import ServerSentEvent, ServerSentEventMessage
+
+from service.answering import Answer, Question
+from service.api.replies import Asking, documents_of, house_of, refused
+from service.wire import AnswerOut, QuestionIn, answer_out
+
+
+class AnswersController(Controller):
+    """Ask a collection."""
+
+    path = "/answers"
+    tags = ["Ask"]  # noqa: RUF012 - Litestar's protocol
+
+    @post("/", opt={"scope": "ask"}, operation_id="ask", status_code=200)
+    async def ask(
+        self, request: Asking, data: JSONBody[QuestionIn], stream: FromQuery[bool] = False
+    ) -> AnswerOut | ServerSentEvent | Response[dict[str, Any]]:
+        """Answer from the documents, with citations and a receipt; an abstention is an answer (`abstained`)."""
+        house = house_of(request)
+        question = Question(data.question, data.collection, documents_of(data.filters))
+        answer = await house.answering.answer(request.user, question)
+        if not isinstance(answer, Answer):
+            return refused(request, *answer)
+        out = answer_out(answer, house.settings.public_url)
+        if stream:
+            return ServerSentEvent(_events(out), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        return out
+
+
+def pieces(text: str, marks: list[tuple[int, int]]) -> list[str]:
+    """Cut an answer into deltas, each ending behind a claim's last mark, so that no mark is split."""
+    ends = sorted(end for _, end in marks)
+    cuts = [end for end in ends if text[end : end + 1] != "["]
+    result, last = [], 0
+    for cut in dict.fromkeys(cuts):
+        result.append(text[last:cut])
+        last = cut
+    if last < len(text):
+        result.append(text[last:])
+    return result
+
+
+async def _events(out: AnswerOut) -> AsyncIterator[ServerSentEventMessage]:
+    marks = [mark for citation in out.citations for mark in citation.marks]
+    for piece in pieces(out.answer, marks):
+        yield _event("token", {"text": piece})
+    whole = msgspec.to_builtins(out)
+    yield _event("citations", {"citations": whole["citations"]})
+    yield _event("receipt", {"receipt": out.receipt})
+    yield _event("done", whole)
+
+
+def _event(name: str, data: object) -> ServerSentEventMessage:
+    return ServerSentEventMessage(event=name, data=msgspec.json.encode(data).decode(), sep="\n")

@@ -1,0 +1,139 @@
+"""Documents over HTTP: raw bodies in, states out, erasure with its certificate.
+
+A name travels in the path and is personal data, so no log line holds a path; it is checked, sealed and never part of a
+file's path. Same name and same bytes are the same Document; same name and new bytes are a new version.
+"""
+
+from typing import Annotated, Any
+
+from litestar import Controller, Response, delete, get, post, put
+from litestar.params import FromPath, FromQuery, QueryParameter
+
+from ingestion.claims import Claim
+from ingestion.documents import State
+from ingestion.errors import TagError, UploadError
+from ingestion.intake import Refused
+from service.api.replies import Asking, house_of, refused
+from service.errors import InvalidRequestError
+
+LIMIT = 100
+
+
+class DocumentsController(Controller):
+    """Put, list, look at, erase."""
+
+    path = "/documents"
+    tags = ["Documents"]  # noqa: RUF012 - Litestar's protocol
+
+    @put(
+        "/{name:str}",
+        opt={"scope": "upload"},
+        operation_id="putDocument",
+        status_code=202,
+        request_max_body_size=None,  # the intake measures, and cuts off with 413
+    )
+    async def put_document(
+        self,
+        request: Asking,
+        name: FromPath[str],
+        jurisdiction: FromQuery[str | None] = None,
+        residency: FromQuery[str | None] = None,
+        collection: FromQuery[str] = "default",
+        personal: FromQuery[bool] = True,
+        categories: FromQuery[str | None] = None,
+        classification: FromQuery[int] = 1,
+        groups: FromQuery[str | None] = None,
+    ) -> Response[dict[str, Any]]:
+        """Take a raw body in. `jurisdiction`, `residency`, `categories`, `groups` are comma-separated.
+
+        202 once the original is sealed and recorded; 403 before the body is read when no Site may hold it.
+        """
+        house = house_of(request)
+        claim = Claim(
+            name=name,
+            jurisdictions=_codes(jurisdiction),
+            collection=collection,
+            residency=None if residency is None else _codes(residency),
+            personal=personal,
+            categories=_codes(categories),
+            classification=classification,
+            groups=_codes(groups),
+            media_type=request.headers.get("content-type", ""),
+        )
+        if not claim.jurisdictions:
+            raise TagError("no jurisdiction was declared", hint="add ?jurisdiction=DE: whose law binds the document")
+        outcome = await house.intake.receive(request.stream(), claim, request.user, _length(request))
+        if isinstance(outcome, Refused):
+            return refused(request, outcome.refusal, outcome.receipt)
+        entry = await house.catalogue.get(request.user, outcome.document.id, outcome.document.version)
+        body = entry.facts() | {"name": name, "receipt": outcome.receipt, "created": outcome.created}
+        headers = {"Location": f"/v1/documents/{outcome.document.id}", "Domicile-Receipt": outcome.receipt}
+        return Response(body, status_code=202, headers=headers)
+
+    @put(
+        ["/{a:str}/{b:str}", "/{a:str}/{b:str}/{c:str}", "/{a:str}/{b:str}/{c:str}/{d:str}"],
+        opt={"scope": "upload"},
+        operation_id="putDocumentBadName",
+        include_in_schema=False,
+    )
+    async def put_bad_name(self, request: Asking) -> None:
+        """Refuse a name with path separators in it (also sent as %2F) instead of answering 404."""
+        raise UploadError("the name holds a path separator", hint="send the bare file name, without folders")
+
+    @get("/", opt={"scope": "any"}, operation_id="listDocuments")
+    async def listing(
+        self,
+        request: Asking,
+        collection: FromQuery[str] = "",
+        state: FromQuery[str] = "",
+        after: FromQuery[str] = "",
+        limit: Annotated[int, QueryParameter(ge=1, le=LIMIT)] = 20,
+    ) -> dict[str, Any]:
+        """List documents, newest first; `after` takes the `next` of the page before."""
+        try:
+            states = [State(each) for each in state.split(",") if each] or None
+        except ValueError as error:
+            raise InvalidRequestError("unknown state", param="state", hint=f"one of {', '.join(State)}") from error
+        house = house_of(request)
+        entries, cursor = await house.catalogue.listing(
+            request.user, collection=collection, states=states, cursor=after, limit=limit
+        )
+        data = [entry.facts() for entry in entries]
+        return {"object": "list", "data": data, "has_more": bool(cursor), "next": cursor}
+
+    @get("/{document_id:str}", opt={"scope": "any"}, operation_id="getDocument")
+    async def one(self, request: Asking, document_id: FromPath[str]) -> dict[str, Any]:
+        """Give one document: state, tag, place, progress, and what to do when it failed."""
+        return (await house_of(request).catalogue.get(request.user, document_id)).facts()
+
+    @post("/{document_id:str}/retry", opt={"scope": "upload"}, operation_id="retryDocument", status_code=202)
+    async def retry(self, request: Asking, document_id: FromPath[str]) -> dict[str, Any]:
+        """Try a failed document again from its sealed original."""
+        house = house_of(request)
+        await house.catalogue.get(request.user, document_id)
+        await house.database.run(house.documents.retry, request.user.tenant, document_id)
+        house.worker.wake()
+        return (await house.catalogue.get(request.user, document_id)).facts()
+
+    @delete("/{document_id:str}", opt={"scope": "upload"}, operation_id="eraseDocument", status_code=202)
+    async def erase(self, request: Asking, document_id: FromPath[str]) -> dict[str, Any]:
+        """Forget a document: its key, its passages, its original. The certificate follows under `/erasure`."""
+        house = house_of(request)
+        await house.catalogue.get(request.user, document_id)
+        await house.erasure.erase(request.user, document_id)
+        return {"id": document_id, "state": "erasing", "certificate": f"/v1/documents/{document_id}/erasure"}
+
+    @get("/{document_id:str}/erasure", opt={"scope": "any"}, operation_id="erasureCertificate")
+    async def certificate(self, request: Asking, document_id: FromPath[str]) -> dict[str, Any]:
+        """Give the certificate of an erasure: per store what was done, when, and what a probe found."""
+        house = house_of(request)
+        return await house.erasure.certificate(request.user.tenant, document_id)
+
+
+def _codes(text: str | None) -> frozenset[str]:
+    return frozenset(part.strip() for part in (text or "").replace("+", ",").split(",") if part.strip())
+
+
+def _length(request: Asking) -> int | None:
+    value = request.headers.get("content-length", "")
+    return int(value) if value.isdigit() else None

@@ -1,0 +1,41 @@
+"""Operation: is the process alive, may it be sent work, and what has it done."""
+
+from typing import Any
+
+from litestar import Response, get
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from residency.errors import DomicileError
+from service.api.replies import Asking, house_of
+
+
+@get("/livez", opt={"exclude_from_auth": True}, exclude_from_auth=True, operation_id="livez")
+async def livez() -> dict[str, str]:
+    """Say that the loop answers."""
+    return {"status": "ok"}
+
+
+@get("/readyz", opt={"exclude_from_auth": True}, exclude_from_auth=True, operation_id="readyz")
+async def readyz(request: Asking) -> Response[dict[str, Any]]:
+    """Say whether database, Ledger and at least one Site work; 503 if one does not. Names and ok only."""
+    house = house_of(request)
+    checks: dict[str, str] = {}
+    try:
+        await house.database.run(house.ledger.checkpoint)
+        checks["ledger"] = "ok"
+    except DomicileError:
+        checks["ledger"] = "fail"
+    fleet = house.engine.fleet
+    closed = [site for site in fleet.sites if not fleet.bound(site)]
+    checks["sites"] = "fail" if len(closed) == len(fleet.sites) else "ok"
+    good = all(value == "ok" for value in checks.values())
+    return Response({"status": "ok" if good else "fail", "checks": checks}, status_code=200 if good else 503)
+
+
+@get(
+    "/metrics", opt={"exclude_from_auth": True}, exclude_from_auth=True, operation_id="metrics", include_in_schema=False
+)
+async def metrics(request: Asking) -> Response[bytes]:
+    """Give counters for Prometheus; labels from closed lists only, never a tenant, a name or an id."""
+    house_of(request)
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,31 @@
+"""`POST /v1/search`: Passages from permitted places, with what was withheld and a Receipt."""
+
+from typing import Any
+
+from litestar import Controller, Response, post
+from litestar.params import JSONBody
+
+from service.api.replies import Asking, documents_of, house_of, refused
+from service.errors import InvalidRequestError
+from service.searching import Results, Search
+from service.wire import SearchIn, SearchOut, search_out
+
+MOST_RESULTS = 50
+
+
+class SearchController(Controller):
+    """Search a collection."""
+
+    path = "/search"
+    tags = ["Ask"]  # noqa: RUF012 - Litestar's protocol
+
+    @post("/", opt={"scope": "ask"}, operation_id="search", status_code=200)
+    async def search(self, request: Asking, data: JSONBody[SearchIn]) -> SearchOut | Response[dict[str, Any]]:
+        """Find Passages. 403 when no permitted place can process the question or everything held is out of reach."""
+        if not 1 <= data.top_k <= MOST_RESULTS:
+            raise InvalidRequestError(f"top_k is 1 to {MOST_RESULTS}", param="top_k", hint="try 5")
+        ask = Search(data.query, data.top_k, data.collection, documents_of(data.filters))
+        outcome = await house_of(request).searching.search(request.user, ask)
+        if not isinstance(outcome, Results):
+            return refused(request, *outcome)
+        return search_out(outcome)

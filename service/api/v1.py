@@ -1,0 +1,31 @@
+"""The `/v1` router: every handler below it declares a scope, and one guard reads it."""
+
+from litestar import Router
+
+from service.api.answers import AnswersController
+from service.api.documents import DocumentsController
+from service.api.openai.chat import ChatController
+from service.api.openai.embeddings import EmbeddingsController
+from service.api.openai.models import ModelsController
+from service.api.receipts import ReceiptsController
+from service.api.reports import ReportsController
+from service.api.search import SearchController
+from service.auth import scoped
+
+
+def v1() -> Router:
+    """Make the router."""
+    return Router(
+        "/v1",
+        route_handlers=[
+            DocumentsController,
+            SearchController,
+            AnswersController,
+            ChatController,
+            ModelsController,
+            EmbeddingsController,
+            ReceiptsController,
+            ReportsController,
+        ],
+        guards=[scoped],
+    )

@@ -1,0 +1,74 @@
+"""create_app: Litestar and nothing else; everything it serves comes from the House that `bootstrap` builds."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+from litestar import Litestar, Router
+from litestar.exceptions import HTTPException
+from litestar.middleware import DefineMiddleware
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.plugins import SwaggerRenderPlugin
+from litestar.openapi.spec import Components, SecurityScheme
+from litestar.static_files import create_static_files_router
+
+from residency.errors import DomicileError
+from service.api.health import livez, metrics, readyz
+from service.api.replies import on_crash, on_error, on_http, quiet_logs
+from service.api.v1 import v1
+from service.auth import BearerAuth
+from service.bootstrap import domicile
+from service.house import House
+from service.portal import portal
+from service.settings import Settings, load
+
+Build = Callable[[Settings], AbstractAsyncContextManager[House]]
+STATIC = Path(__file__).parent / "portal" / "static"
+
+
+def create_app(settings: Settings | None = None, *, build: Build = domicile) -> Litestar:
+    """Make the application; the House is built when it starts and closed when it stops."""
+    chosen = settings or load()
+    quiet_logs()
+
+    @asynccontextmanager
+    async def lifespan(app: Litestar) -> AsyncIterator[None]:
+        async with build(chosen) as house:
+            app.state.house = house
+            yield
+
+    return Litestar(
+        [
+            v1(),
+            livez,
+            readyz,
+            metrics,
+            *portal(chosen),
+            create_static_files_router("/static", directories=[STATIC], opt={"exclude_from_auth": True}),
+        ],
+        lifespan=[lifespan],
+        middleware=[DefineMiddleware(BearerAuth)],
+        exception_handlers={DomicileError: on_error, HTTPException: on_http, Exception: on_crash},
+        openapi_config=openapi(),
+        logging_config=None,
+    )
+
+
+def openapi() -> OpenAPIConfig:
+    """Describe the API; the page's script and style are vendored, so that no foreign host is asked for anything."""
+    return OpenAPIConfig(
+        title="Domicile",
+        version="1",
+        description="Ask your own documents without a byte of them going where it may not go, and prove it.",
+        components=Components(security_schemes={"key": SecurityScheme(type="http", scheme="bearer")}),
+        security=[{"key": []}],
+        openapi_router=Router("/api", route_handlers=[], opt={"exclude_from_auth": True}),
+        render_plugins=[
+            SwaggerRenderPlugin(
+                js_url="/static/vendor/swagger-ui-bundle.js",
+                css_url="/static/vendor/swagger-ui.css",
+                standalone_preset_js_url="/static/vendor/swagger-ui-standalone-preset.js",
+                favicon='<link rel="icon" href="/static/icon.svg">',
+            )
+        ],
+    )

@@ -1,0 +1,468 @@
+"""The composition root: one place that builds everything, in one order, and closes it in reverse.
+
+zones → policy → Fleet → database → engine → outlets (probed) → keyring → Ledger → use-cases. The web application, the
+worker, every verb of the command line and the tests start here; it alone imports `residency.outlets`.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import residency
+from residency.database import Database
+from residency.engine import Engine
+from residency.errors import DomicileError, SiteError
+from residency.fleet import Fleet, Site
+from residency.policy import PolicySet
+from residency.ports import Embedder, Generator, KeyProvider, Shard, Vault
+from residency.zones import Zones
+from service.accounts import Accounts
+from service.errors import HomeError
+from service.house import House
+from service.settings import Settings
+
+if TYPE_CHECKING:  # both load onnxruntime or torch's neighbours; only the house needs them
+    from residency.outlets.embedders.body import RunnerEmbedder
+    from residency.outlets.models import VerifiedModel
+
+DIMENSION = 384
+"""Width of the bundled model's vectors, until a fleet names another model."""
+SEQUENCE_EVERY = 1.0
+"""Seconds between two signed checkpoints while leaves are waiting."""
+
+
+# --- the home -------------------------------------------------------------------------------------------------------
+
+
+def prepare(folder: Path, *, zone: str, operator: str) -> bool:
+    """Make a home: its settings and secret keys. Gives False when it was there already, and changes nothing then."""
+    known = Zones.load(shipped_policies() / "zones.toml")
+    zone, operator = known.check(zone), known.check(operator)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (folder / "keys").mkdir(exist_ok=True, mode=0o700)
+    file = folder / "domicile.toml"
+    made = not file.exists()
+    if made:
+        ceiling = ["EEA"] if known.within(zone, "EEA") else ["EEA", zone]
+        listed = ", ".join(f'"{code}"' for code in ceiling)
+        text = f'[here]\nzone = "{zone}"\noperator = "{operator}"\ndefault_ceiling = [{listed}]\n'
+        file.write_text(text, encoding="utf-8")
+    service_key(folder)
+    return made
+
+
+def service_key(folder: Path) -> bytes:
+    """Give the 32 bytes that credentials and names are hashed with; made once, 0600."""
+    path = folder / "keys" / "service.key"
+    if not path.exists():
+        if not path.parent.is_dir():
+            raise HomeError(f"there is no Domicile home at {folder}", hint="run `domicile init` first")
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(32))
+            file.flush()
+            os.fsync(file.fileno())
+    return path.read_bytes()
+
+
+def shipped_policies() -> Path:
+    """Give the folder of rules that came with this version: inside the wheel, or the repository's own."""
+    inside = Path(residency.__file__).parent / "_policies"
+    return inside if inside.is_dir() else Path(residency.__file__).parent.parent / "policies"
+
+
+def bundled_digest() -> str:
+    """Check the bundled model's files and give their digest. Raises `ModelError`."""
+    from residency.outlets import models
+
+    return models.bundled().digest
+
+
+def policies_of(settings: Settings) -> Path:
+    """Give the folder of rules in force."""
+    if settings.rules.policies:
+        return Path(settings.rules.policies)
+    own = settings.path / "policies"
+    return own if own.is_dir() else shipped_policies()
+
+
+def rules(settings: Settings) -> tuple[Zones, PolicySet, Fleet]:
+    """Load zones, policies and Fleet; any of them broken stops here with what and where."""
+    folder = policies_of(settings)
+    zones = Zones.load(folder / "zones.toml")
+    policy = PolicySet.load(folder, zones)
+    chosen = Path(settings.rules.fleet) if settings.rules.fleet else settings.path / "fleet.toml"
+    if settings.rules.fleet or chosen.is_file():
+        fleet = Fleet.load(chosen, zones)
+    else:
+        fleet = Fleet.single(settings.here.zone, settings.here.operator, zones)
+    return zones, policy, fleet
+
+
+def database_of(settings: Settings) -> Database:
+    """Open the database at this version's tables; a SQLite file is brought up by itself."""
+    from service.migrations import require
+
+    if not settings.path.is_dir():
+        raise HomeError(f"there is no Domicile home at {settings.path}", hint="run `domicile init` first")
+    require(settings.database_url)
+    return Database(settings.database_url)
+
+
+@contextmanager
+def office(settings: Settings) -> Iterator[Accounts]:
+    """Open tenants and keys alone: needs no Site, and works while `domicile serve` runs."""
+    secret = service_key(settings.path)
+    database = database_of(settings)
+    try:
+        yield Accounts(database, secret=secret)
+    finally:
+        database.close()
+
+
+# --- the house ------------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def domicile(
+    settings: Settings,
+    *,
+    index: bool = True,
+    work: bool = True,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    embedders: Mapping[str, Embedder] | None = None,
+) -> AsyncIterator[House]:
+    """Build the house. `index` opens shards and embedders (and takes the home's lock); `work` runs workers beside.
+
+    Raises `HomeError`, `PolicyError`, `ZoneError`, `SiteError` when it cannot stand.
+    """
+    from ingestion.documents import Documents
+    from ingestion.erasure import Erasure
+    from ingestion.intake import Intake
+    from ingestion.leases import Leases
+    from ingestion.pipeline import Pipeline
+    from ingestion.worker import Worker
+    from residency.keyring import Keyring
+    from residency.ledger import Ledger
+    from residency.logkey import LogKey
+    from service.answering import Answering
+    from service.catalogue import Catalogue
+    from service.custody import Custody
+    from service.reporting import Reporting
+    from service.searching import Searching
+
+    async with AsyncExitStack() as stack:
+        # (1) rules and Fleet
+        zones, policy, fleet = rules(settings)
+        secret = service_key(settings.path)
+        # (2) the home is ours alone while it has embedded shards
+        if index and any(_scheme(site, "shard") == "edge" for site in fleet.sites.values()):
+            from service.homelock import locked
+
+            stack.enter_context(locked(settings.path))
+        # (3) database, tenants, engine
+        database = database_of(settings)
+        stack.callback(database.close)
+        accounts = Accounts(database, secret=secret)
+        engine = Engine(zones, policy, fleet, clock=clock)
+        for tenant in accounts.tenants():
+            engine.admit(tenant.id, tenant.ceiling)
+        # (4) outlets, probed
+        outlets = await _outlets(settings, fleet, stack, index=index, given=embedders)
+        await _probe(settings, fleet, outlets, clock())
+        # (5) keyring, Ledger
+        keyring = Keyring(database, outlets.keys, mac_key=secret)
+        ledger = Ledger(
+            database,
+            LogKey.load_or_create(settings.path / "keys" / "ledger.key"),
+            origin=_origin(settings),
+            digests=engine.digests,
+            software=_software(),
+        )
+        # (6) use-cases
+        documents = Documents(database)
+        leases = Leases(database, engine, name=f"worker:{os.getpid()}:{secrets.token_hex(4)}")
+        woken: list[Worker] = []  # the worker is made last, and intake and erasure wake it
+
+        def arrived() -> None:
+            for each in woken:
+                each.wake()
+
+        erasure = Erasure(
+            database=database,
+            leases=leases,
+            engine=engine,
+            keyring=keyring,
+            ledger=ledger,
+            shards=outlets.shards,
+            vaults=outlets.vaults,
+            arrived=arrived,
+        )
+        pipeline = Pipeline(
+            database=database,
+            leases=leases,
+            engine=engine,
+            keyring=keyring,
+            ledger=ledger,
+            shards=outlets.shards,
+            vaults=outlets.vaults,
+            embedders=outlets.embedders,
+        )
+        intake = Intake(
+            database=database,
+            engine=engine,
+            keyring=keyring,
+            ledger=ledger,
+            vaults=outlets.vaults,
+            max_bytes=settings.ingestion.max_bytes,
+            arrived=arrived,
+        )
+        worker = Worker(
+            leases=leases,
+            pipeline=pipeline,
+            erasure=erasure,
+            sites=tuple(outlets.shards),
+            concurrency=max(1, settings.ingestion.workers),
+        )
+        woken.append(worker)
+        searching = Searching(
+            engine=engine,
+            documents=documents,
+            keyring=keyring,
+            ledger=ledger,
+            shards=outlets.shards,
+            embedders=outlets.embedders,
+            deadline=settings.answers.deadline_s,
+        )
+        answering = Answering(
+            searching=searching,
+            engine=engine,
+            ledger=ledger,
+            generators=outlets.generators,
+            threshold=settings.answers.threshold,
+            sentences=settings.answers.sentences,
+            passages=settings.answers.passages,
+        )
+        house = House(
+            settings=settings,
+            database=database,
+            engine=engine,
+            keyring=keyring,
+            ledger=ledger,
+            accounts=accounts,
+            documents=documents,
+            catalogue=Catalogue(
+                engine=engine, documents=documents, keyring=keyring, ledger=ledger, vaults=outlets.vaults
+            ),
+            intake=intake,
+            worker=worker,
+            erasure=erasure,
+            searching=searching,
+            answering=answering,
+            reporting=Reporting(ledger=ledger, engine=engine, inventory=documents, keyring=keyring),
+            custody=Custody(engine=engine, keyring=keyring),
+            embedders=dict(outlets.embedders),
+            stopping=asyncio.Event(),
+        )
+        # (7) what runs beside: checkpoints, probes, workers
+        tasks = [asyncio.create_task(_sequence(house)), asyncio.create_task(_keep_probing(house, outlets, clock))]
+        if index and work and settings.ingestion.workers:
+            tasks.append(asyncio.create_task(worker.run(house.stopping)))
+        stack.push_async_callback(_stop, house, tasks)
+        yield house
+
+
+class Outlets:
+    """Bodies of the five ports by Site id."""
+
+    def __init__(self) -> None:
+        self.shards: dict[str, Shard] = {}
+        self.embedders: dict[str, Embedder] = {}
+        self.generators: dict[str, Generator] = {}
+        self.keys: dict[str, KeyProvider] = {}
+        self.vaults: dict[str, Vault] = {}
+
+
+async def _outlets(
+    settings: Settings, fleet: Fleet, stack: AsyncExitStack, *, index: bool, given: Mapping[str, Embedder] | None
+) -> Outlets:
+    from residency.outlets.keys.file import FileKeys
+    from residency.outlets.vaults.folder import FolderVault
+
+    outlets = Outlets()
+    for site in fleet.sites.values():
+        folder = settings.path / "sites" / site.id
+        if _scheme(site, "keys") == "file":
+            outlets.keys[site.id] = FileKeys(settings.path / "keys" / site.id, site=site.id)
+        if _scheme(site, "vault") == "folder":
+            outlets.vaults[site.id] = FolderVault(folder / "vault", site=site.id)
+    if not index:
+        return outlets
+    outlets.embedders |= given if given is not None else _embedders(settings, fleet)
+    for embedder in outlets.embedders.values():
+        stack.push_async_callback(embedder.aclose)
+    dimension = next((each.dimension for each in outlets.embedders.values()), DIMENSION)
+    for site in fleet.sites.values():
+        if (shard := await _shard(settings, site, dimension)) is not None:
+            outlets.shards[site.id] = shard
+            stack.push_async_callback(shard.aclose)
+        holding = site.holding("generator")
+        if holding is not None and holding.scheme in {"http", "https"}:
+            from residency.outlets.connect import trust
+            from residency.outlets.generators.openai_like import OpenAILikeGenerator
+
+            generator = OpenAILikeGenerator(
+                site.id,
+                holding.url,
+                str(holding.settings.get("model", "default")),
+                _secret(holding.settings, "key_file"),
+                trust(_path(holding.settings, "trust_root")) if holding.scheme == "https" else None,
+            )
+            outlets.generators[site.id] = generator
+            stack.push_async_callback(generator.aclose)
+    return outlets
+
+
+async def _shard(settings: Settings, site: Site, dimension: int) -> Shard | None:
+    holding = site.holding("shard")
+    if holding is None:
+        return None
+    if holding.scheme == "edge":
+        from residency.outlets.shards.edge import EdgeShard
+
+        shard = EdgeShard(site.id, settings.path / "sites" / site.id / "shard", dimension=dimension)
+        await shard.start()
+        return shard
+    from residency.outlets.connect import trust
+    from residency.outlets.shards.remote import RemoteShard
+
+    remote = RemoteShard(
+        site.id,
+        holding.url,
+        api_key=_secret(holding.settings, "key_file"),
+        ssl_context=trust(_path(holding.settings, "trust_root")) if holding.scheme == "https" else None,
+        collection=str(holding.settings.get("collection", "domicile")),
+        dimension=dimension,
+        shard_key=str(holding.settings["shard_key"]) if "shard_key" in holding.settings else None,
+    )
+    try:
+        await remote.start()
+    except SiteError as error:
+        logging.getLogger("domicile").warning("site %s: %s", site.id, error)  # its probe closes it; the rest serve
+    return remote
+
+
+def _embedders(settings: Settings, fleet: Fleet) -> dict[str, Embedder]:
+    """Open each model once; Sites of this machine that hold the same model share it, each under its own Routes."""
+    from residency.outlets import models
+    from residency.outlets.embedders.body import RunnerEmbedder
+
+    opened: dict[str, Embedder] = {}
+    by_model: dict[str, RunnerEmbedder] = {}
+    for site in fleet.holding("embedder"):
+        holding = site.holding("embedder")
+        if holding is None:
+            continue
+        if holding.scheme == "bundled":
+            model = models.bundled()
+        elif holding.scheme == "path":
+            model = models.verify(Path(holding.url.removeprefix("path:")), str(holding.settings.get("digest", "")))
+        else:
+            raise SiteError(
+                f"embedder url {holding.url!r} is of no known kind", site=site.id, hint="use bundled: or path:/folder"
+            )
+        if model.digest not in by_model:
+            by_model[model.digest] = _open_model(settings, model, site.id)
+        opened[site.id] = by_model[model.digest].at(site.id)
+    return opened
+
+
+def _open_model(settings: Settings, model: "VerifiedModel", site: str) -> "RunnerEmbedder":
+    device = settings.models.device
+    if device in {"cuda", "torch-cpu"} or (device == "auto" and Path("/dev/nvidia0").exists()):
+        from residency.outlets.embedders.torch_embedder import TorchEmbedder
+
+        return TorchEmbedder(model, site=site, device="cpu" if device == "torch-cpu" else "auto")
+    from residency.outlets.embedders.onnx_embedder import OnnxEmbedder
+    from residency.outlets.embedders.onnx_export import export
+
+    folder = settings.path / "models" / model.digest.removeprefix("sha256:")[:16]
+    return OnnxEmbedder(model, export(model, folder), site=site, threads=settings.models.threads)
+
+
+def _scheme(site: Site, kind: str) -> str:
+    holding = site.holding(kind)
+    return holding.scheme if holding else ""
+
+
+def _secret(options: Mapping[str, object], name: str) -> str:
+    path = _path(options, name)
+    return path.read_text(encoding="utf-8").strip() if path else ""
+
+
+def _path(options: Mapping[str, object], name: str) -> Path | None:
+    value = options.get(name)
+    return Path(str(value)) if value else None
+
+
+def _origin(settings: Settings) -> str:
+    host = settings.public_url.partition("://")[2]
+    return f"{host}/ledger/1"
+
+
+def _software() -> str:
+    from importlib.metadata import version
+
+    return f"domicile {version('domicile')}"
+
+
+# --- what runs beside -----------------------------------------------------------------------------------------------
+
+
+async def _probe(settings: Settings, fleet: Fleet, outlets: Outlets, now: datetime) -> None:
+    """Ask every Site whether it is what the Fleet says; a Site that fails closes by itself when its time runs out."""
+    until = now + timedelta(seconds=settings.rules.probe_ttl_s)
+
+    async def one(site: Site) -> None:
+        try:
+            if site.id in outlets.shards:
+                await outlets.shards[site.id].probe()
+            if site.id in outlets.keys:
+                await outlets.keys[site.id].status()
+        except DomicileError as error:
+            fleet.close(site.id, str(error))
+        else:
+            fleet.verify(site.id, bound=True, until=until)
+
+    await asyncio.gather(*(one(site) for site in fleet.sites.values()))
+
+
+async def _keep_probing(house: House, outlets: Outlets, clock: Callable[[], datetime]) -> None:
+    while not house.stopping.is_set():
+        await asyncio.sleep(house.settings.rules.probe_every_s)
+        await _probe(house.settings, house.engine.fleet, outlets, clock())
+
+
+async def _sequence(house: House) -> None:
+    while not house.stopping.is_set():
+        await asyncio.sleep(SEQUENCE_EVERY)
+        try:
+            await house.database.run(house.ledger.sequence)
+        except DomicileError:
+            continue  # appending fails loudly for whoever asks; the next second tries again
+
+
+async def _stop(house: House, tasks: list[asyncio.Task[None]]) -> None:
+    house.stopping.set()
+    house.worker.wake()
+    done, late = await asyncio.wait(tasks, timeout=0.01)
+    for task in late:
+        task.cancel()
+    await asyncio.gather(*done, *late, return_exceptions=True)
+    await house.database.run(house.ledger.sequence)

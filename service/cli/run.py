@@ -1,0 +1,145 @@
+"""`domicile init|serve|work|migrate|doctor`: setting up, running, looking after."""
+
+import asyncio
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import rich_click as click
+from click.exceptions import Exit
+
+from service.cli.common import home_option, in_house, json_option, people, run, show
+from service.settings import Settings
+
+MARKS = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "fail": "[red]fail[/]"}
+
+
+@click.command()
+@click.option("--home", envvar="DOMICILE_HOME", default=".domicile", show_default=True, help="Domicile's folder.")
+@click.option("--zone", default="DE", show_default=True, help="Zone this machine stands in.")
+@click.option("--operator", default="", help="Zone the operator is established in; default: the same.")
+@click.option("--fleet", "fleet_file", type=click.Path(exists=True, dir_okay=False), help="Fleet file to use.")
+@click.option("--tenant", default="default", show_default=True, help="First tenant.")
+def init(home: str, zone: str, operator: str, fleet_file: str | None, tenant: str) -> None:
+    """Set up a home: keys, database, policies, model. Doing it again changes nothing that is there."""
+    from service.bootstrap import office, prepare
+    from service.settings import load
+
+    folder = Path(home).expanduser()
+    made = prepare(folder, zone=zone, operator=operator or zone)
+    if fleet_file:
+        shutil.copyfile(fleet_file, folder / "fleet.toml")
+    settings = load(folder)
+    with office(settings) as accounts:
+        accounts.ensure_tenant(tenant, ceiling=settings.here.default_ceiling, zone=settings.here.zone)
+
+    async def nothing(_house: object) -> None:
+        """Building the house once proves that it stands."""
+
+    in_house(settings, nothing, index=True)
+    people.print(f"{'Set up' if made else 'Already there'}: {folder.absolute()}")
+    people.print(f"  zone {settings.here.zone}, operator established in {settings.here.operator}, tenant {tenant}")
+    people.print("  next: `domicile serve`, or `domicile ingest FILE --jurisdiction " + settings.here.zone + "`")
+
+
+@click.command()
+@home_option
+@click.option("--host", default="", help="Address to listen on; default: settings, 127.0.0.1.")
+@click.option("--port", default=0, help="Port; default: settings, 8000.")
+@click.option("--tenant", default="default", show_default=True, help="Tenant of the sign-in link.")
+def serve(settings: Settings, host: str, port: int, tenant: str) -> None:
+    """Serve the API and the portal; prints the portal's address and a one-time sign-in link."""
+    import msgspec
+    import uvicorn
+
+    from service.accounts import SCOPES, SIGN_IN_SECONDS
+    from service.app import create_app
+    from service.bootstrap import office
+
+    server = settings.server
+    chosen = msgspec.structs.replace(
+        settings, server=msgspec.structs.replace(server, host=host or server.host, port=port or server.port)
+    )
+    with office(chosen) as accounts:
+        accounts.ensure_tenant(tenant, ceiling=chosen.here.default_ceiling, zone=chosen.here.zone)
+        token = accounts.issue(tenant, scopes=SCOPES, kind="signin", lifetime=SIGN_IN_SECONDS)
+    app = create_app(chosen)
+    config = uvicorn.Config(
+        app,
+        host=chosen.server.host,
+        port=chosen.server.port,
+        loop="asyncio",  # the audit hook sees no connection on uvloop
+        access_log=False,  # its line carries names and questions
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=10,
+    )
+    running = uvicorn.Server(config)
+
+    async def whole() -> None:
+        task = asyncio.create_task(running.serve())
+        while not running.started and not task.done():  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.05)
+        if running.started:
+            people.print(f"Portal   {chosen.public_url}/")
+            people.print(
+                f"Sign in  {chosen.public_url}/sign-in?token={token}   (once, within 15 minutes)", soft_wrap=True
+            )
+            people.print(f"API      {chosen.public_url}/v1   description: {chosen.public_url}/api/swagger")
+            people.print("Keys     domicile accounts key --tenant " + tenant + " --scope ask --scope upload")
+        await task
+
+    run(whole())
+    if not running.started:
+        sys.exit(1)
+
+
+@click.command()
+@home_option
+@click.option("--once", is_flag=True, help="End when nothing is waiting.")
+def work(settings: Settings, once: bool) -> None:
+    """Work on waiting documents without serving; any number of these on PostgreSQL with remote shards."""
+
+    async def story(house: object) -> None:
+        from service.house import House
+
+        assert isinstance(house, House)  # noqa: S101 - tells the type checker
+        if once:
+            await house.worker.drain()
+            return
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, house.stopping.set)
+        people.print("working; stop with Ctrl-C")
+        await house.worker.run(house.stopping)
+
+    in_house(settings, story)
+
+
+@click.command()
+@home_option
+def migrate(settings: Settings) -> None:
+    """Bring the database up to this version; doing it again changes nothing."""
+    from service.migrations import upgrade
+
+    people.print(f"database is at {upgrade(settings.database_url)}")
+
+
+@click.command()
+@home_option
+@json_option
+def doctor(settings: Settings, as_json: bool) -> None:
+    """Say what is wrong here and what to do; exit code 1 when something fails."""
+    from service.doctor import examine
+
+    findings = run(examine(settings))
+    if as_json:
+        show({"findings": [finding.facts() for finding in findings]})
+    else:
+        for finding in findings:
+            people.print(f"{MARKS[finding.state]}  {finding.id}: {finding.text}")
+            if finding.next:
+                people.print(f"        next: {finding.next}")
+    if any(finding.state == "fail" for finding in findings):
+        raise Exit(1)

@@ -1,0 +1,55 @@
+"""House: the use-cases by name, as `bootstrap.domicile` built them; faces hold this and nothing deeper."""
+
+import asyncio
+from dataclasses import dataclass
+
+from ingestion.documents import Documents
+from ingestion.erasure import Erasure
+from ingestion.intake import Intake
+from ingestion.worker import Worker
+from residency.database import Database
+from residency.engine import Engine
+from residency.keyring import Keyring
+from residency.ledger import Ledger
+from residency.ports import Embedder
+from service.accounts import Accounts
+from service.answering import Answering
+from service.catalogue import Catalogue
+from service.custody import Custody
+from service.errors import InvalidRequestError
+from service.reporting import Reporting
+from service.searching import Searching
+from service.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """Everything a face may call."""
+
+    settings: Settings
+    database: Database
+    engine: Engine
+    keyring: Keyring
+    ledger: Ledger
+    accounts: Accounts
+    documents: Documents
+    catalogue: Catalogue
+    intake: Intake
+    worker: Worker
+    erasure: Erasure
+    searching: Searching
+    answering: Answering
+    reporting: Reporting
+    custody: Custody
+    embedders: dict[str, Embedder]
+    stopping: asyncio.Event
+    """Set when the house closes; long streams end on it."""
+
+    async def welcome(self, tenant: str) -> None:
+        """Make a tenant known to the engine with its present ceiling; another process may have made it just now."""
+        known = {each.id: each for each in await self.database.run(self.accounts.tenants)}
+        if tenant not in known:
+            raise InvalidRequestError(
+                f"there is no tenant {tenant}", param="tenant", hint=f"domicile accounts tenant {tenant}"
+            )
+        self.engine.admit(tenant, known[tenant].ceiling)

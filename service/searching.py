@@ -1,0 +1,416 @@
+"""The story of a search: ruled on before it is embedded, sent to permitted shards only, opened with permitted keys.
+
+Numbered steps as in ARCHITECTURE.md, "The two walks". Nothing is released before its Receipt is in the Ledger. A
+Passage of a Tag that the policy does not permit is never fetched: the filter lists the permitted tag classes. Winners
+are checked against the database's rows, never against what came out of a shard.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from ingestion.documents import ClassCount, Document, Documents
+from residency.decision import Ask, Permit, Principal, Refusal
+from residency.engine import Engine
+from residency.envelope import PassageBody, PassageSealer
+from residency.errors import SealedError, SiteError
+from residency.journal import Touch, recording
+from residency.keyring import Keyring, SearchKeys
+from residency.ledger import Ledger
+from residency.ports import Embedder, Found, PointFilter, Shard, ShardQuery, Vectors
+from residency.receipt import Draft, steps
+from residency.route import Action, Route
+from residency.tag import Tag
+from service.errors import InvalidRequestError
+from service.fusion import KNOWN_WEIGHT, OTHER_WEIGHT, Scored, fuse
+
+CANDIDATES = 40
+"""Hits that each leg of each shard brings in."""
+OVERFETCH = 2
+"""An old and a new version lie side by side for a moment; winners are checked, so more are opened than asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What is asked: text, how many passages, in which collection, of which documents."""
+
+    query: str
+    top_k: int = 5
+    collection: str = "default"
+    documents: tuple[str, ...] | None = None
+    activity: str = "search"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A Passage that was found, permitted and opened."""
+
+    document_id: str
+    name: str
+    version: int
+    page: int
+    start: int
+    end: int
+    text: str
+    heading: str
+    language: str
+    score: float
+    support: float
+    site: str
+    zone: str
+    tag: Tag
+    words: Mapping[int, float]
+    """IDF of the question's blind tokens at the shard it came from."""
+    keys: SearchKeys
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a search found, with everything its Receipt needs."""
+
+    passages: tuple[Opened, ...]
+    withheld: int
+    """Passages held back: in documents the asker may know of, in tag classes that are not permitted."""
+    refusals: tuple[Refusal, ...]
+    unreached: tuple[str, ...]
+    damaged: int
+    tags: tuple[Tag, ...]
+    touches: tuple[Touch, ...]
+    language: str
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """A finished search: released because `receipt` is in the Ledger."""
+
+    findings: Findings
+    receipt: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Live passages that share an origin and a Site, and so share keys and a shard; only permitted classes."""
+
+    site: str
+    origin: str
+    classes: tuple[ClassCount, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What one group's shard answered, with the keys and the blinded words it was asked with."""
+
+    group: _Group
+    found: Found
+    keys: SearchKeys
+    tokens: dict[int, float]
+
+
+class Searching:
+    """Searches for a principal. Bodies of outlets come in by Site id."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        documents: Documents,
+        keyring: Keyring,
+        ledger: Ledger,
+        shards: Mapping[str, Shard],
+        embedders: Mapping[str, Embedder],
+        deadline: float,
+    ) -> None:
+        self._engine = engine
+        self._documents = documents
+        self._keyring = keyring
+        self._ledger = ledger
+        self._shards = shards
+        self._embedders = embedders
+        self._deadline = deadline
+
+    async def search(self, principal: Principal, ask: Search) -> Results | tuple[Refusal, str]:
+        """Search, record, release. A Refusal comes with the id of its Receipt."""
+        findings = await self.find(principal, ask)
+        if isinstance(findings, Refusal):
+            return findings, await self.record_refusal(principal, findings, ask.query, ask.activity)
+        stored = await self._ledger.record(
+            self.draft("search", principal, findings, question=ask.query, activity=ask.activity)
+        )
+        return Results(findings, stored.id)
+
+    async def find(self, principal: Principal, ask: Search) -> Findings | Refusal:
+        """Do everything but record: for `search`, and for an Answer that records itself."""
+        if not ask.query.strip():
+            raise InvalidRequestError("the question is empty", param="query", hint="write a question")
+        with recording() as touches:
+            return await self._find(principal, ask, touches)
+
+    async def _find(self, principal: Principal, ask: Search, touches: list[Touch]) -> Findings | Refusal:
+        begun = time.perf_counter()
+        timings: dict[str, float] = {}
+        # (1) distinct Tags of the collection, and the question's own
+        collection, held = await self._documents.database.run(self._held, principal, ask.collection)
+        question_tag = Tag(
+            jurisdictions=frozenset({principal.zone}) if principal.zone else frozenset(),
+            residency=self._engine.ceiling(principal.tenant),
+        )
+        # (2) rule: the question at an embedder; search and open for every tag class
+        permits, refusals = self._engine.permitted(
+            principal, Action.EMBED, (question_tag,), "embedder", activity=ask.activity
+        )
+        permits = [permit for permit in permits if permit.route.site in self._embedders]
+        if not permits:
+            return refusals[0] if refusals else _nowhere(principal, question_tag, ask.activity)
+        groups, withheld, kept_back = self._rule(principal, held, ask.activity)
+        timings["decide"] = time.perf_counter() - begun
+        if held and not groups and kept_back:
+            return kept_back[0]
+        language = _language(ask.query)
+        if not groups:
+            return Findings((), withheld, tuple(kept_back), (), 0, (question_tag,), tuple(touches), language, timings)
+        # (3) embed the question; turn its vector and blind its words for each group's keys
+        mark = time.perf_counter()
+        embedder = self._embedders[permits[0].route.site]
+        vector = (await embedder.embed(permits[0].route, [ask.query], question=True))[0]
+        timings["embed"] = time.perf_counter() - mark
+        # (4) ask all permitted shards at once, under one deadline
+        mark = time.perf_counter()
+        found, unreached = await self._ask_shards(principal, ask, groups, vector, collection)
+        timings["shards"] = time.perf_counter() - mark
+        # (5) join
+        weight = KNOWN_WEIGHT if language in {"en", "und"} else OTHER_WEIGHT
+        ranked = fuse([each.found for each in found], [each.tokens for each in found], dense_weight=weight)
+        # (6) open the winners
+        mark = time.perf_counter()
+        passages, damaged = await self._open(principal, ask, ranked, found)
+        timings["open"] = time.perf_counter() - mark
+        tags = (question_tag, *dict.fromkeys(c.tag for group in groups for c in group.classes))
+        return Findings(
+            tuple(passages), withheld, tuple(kept_back), unreached, damaged, tags, tuple(touches), language, timings
+        )
+
+    def _held(self, principal: Principal, name: str) -> tuple[str, list[ClassCount]]:
+        collection = self._documents.find_collection(principal.tenant, name)
+        if collection is None:
+            return "", []
+        return collection.id, self._documents.counts(principal.tenant, [collection.id], principal.groups)
+
+    def _rule(
+        self, principal: Principal, held: Sequence[ClassCount], activity: str
+    ) -> tuple[list[_Group], int, list[Refusal]]:
+        groups: dict[tuple[str, str], list[ClassCount]] = {}
+        withheld, refusals = 0, []
+        for tag_class in held:
+            decisions = [
+                self._engine.decide(Ask(principal, action, tag_class.site, (tag_class.tag,), activity))
+                for action in (Action.SEARCH, Action.OPEN)
+            ]
+            refused = [decision for decision in decisions if isinstance(decision, Refusal)]
+            if refused:
+                withheld += tag_class.passages
+                refusals.append(refused[0])
+            else:
+                groups.setdefault((tag_class.site, tag_class.tag.origin), []).append(tag_class)
+        return [_Group(site, origin, tuple(each)) for (site, origin), each in groups.items()], withheld, refusals
+
+    def _route(self, principal: Principal, action: Action, group: _Group, activity: str) -> Route:
+        decision = self._engine.decide(
+            Ask(principal, action, group.site, tuple(each.tag for each in group.classes), activity)
+        )
+        if not isinstance(decision, Permit):  # cannot be: each Tag was permitted a moment ago
+            raise SiteError(f"site {group.site} closed while the search ran", site=group.site, hint="try again")
+        return decision.route
+
+    async def _ask_shards(
+        self, principal: Principal, ask: Search, groups: Sequence[_Group], vector: Vectors, collection: str
+    ) -> tuple[list[_Asked], tuple[str, ...]]:
+        # a question is stemmed in every language of what it may find: the wrong stemmer alone would miss
+        languages = sorted({each.language for group in groups for each in group.classes})
+
+        async def one(group: _Group) -> _Asked | None:
+            shard = self._shards.get(group.site)
+            if shard is None:
+                raise SiteError(f"no shard at {group.site}", site=group.site, hint="check the fleet file")
+            keys = await self._keyring.search_keys(
+                self._route(principal, Action.OPEN, group, ask.activity),
+                tenant=principal.tenant,
+                jurisdiction=group.origin,
+                site=group.site,
+                dimension=len(vector),
+                create=False,
+            )
+            if keys is None:
+                return None
+            tokens = keys.lexicon.question(ask.query, languages)
+            query = ShardQuery(
+                where=PointFilter(
+                    owners=(keys.owner,),
+                    classes=tuple(each.tag_class for each in group.classes),
+                    collections=(collection,),
+                    documents=ask.documents,
+                    groups=tuple(keys.group(name) for name in sorted(principal.groups)),
+                ),
+                vector=keys.rotate(vector),
+                tokens=tokens,
+                limit=max(CANDIDATES, ask.top_k * OVERFETCH),
+            )
+            route = self._route(principal, Action.SEARCH, group, ask.activity)
+            return _Asked(group, await shard.search(route, query), keys, tokens)
+
+        answers = await asyncio.gather(*(self._reach(group.site, one(group)) for group in groups))
+        found = [each for each in answers if isinstance(each, _Asked)]
+        unreached = tuple(sorted({each for each in answers if isinstance(each, str)}))
+        if unreached and not found:
+            raise SiteError(
+                f"no permitted site answered ({', '.join(unreached)})", site=unreached[0], hint="try again later"
+            )
+        return found, unreached
+
+    async def _reach(self, site: str, story: Awaitable[_Asked | None]) -> _Asked | str | None:
+        """Give the shard's answer, or the Site's id when it did not answer in time; never another Site instead."""
+        try:
+            async with asyncio.timeout(self._deadline):
+                return await story
+        except (SiteError, TimeoutError):
+            return site
+
+    async def _open(
+        self, principal: Principal, ask: Search, ranked: Sequence[Scored], found: Sequence[_Asked]
+    ) -> tuple[list[Opened], int]:
+        wanted = list(dict.fromkeys(str(item.hit.payload["d"]) for item in ranked[: ask.top_k * OVERFETCH + 10]))
+        rows = await self._documents.database.run(self._documents.live, principal.tenant, wanted)
+        chosen: list[tuple[Scored, Document]] = []
+        for item in ranked:
+            row = rows.get(str(item.hit.payload["d"]))
+            group, keys = found[item.source].group, found[item.source].keys
+            # the point id fixes document, version and place: what a shard says beyond that is not believed
+            if row is None or row.site != group.site or row.tag_class not in {each.tag_class for each in group.classes}:
+                continue
+            if item.hit.id != keys.point_id(row.id, row.version, int(item.hit.payload["n"])):
+                continue
+            chosen.append((item, row))
+            if len(chosen) == ask.top_k:
+                break
+        opened: list[Opened] = []
+        damaged = 0
+        for index, asked in enumerate(found):
+            group, keys = asked.group, asked.keys
+            mine = [(item, row) for item, row in chosen if item.source == index]
+            if not mine:
+                continue
+            deks = await self._keyring.open_deks(
+                self._route(principal, Action.OPEN, group, ask.activity),
+                group.site,
+                list(dict.fromkeys((row.dek_id, row.tag.digest) for _, row in mine)),
+            )
+            words = {token: asked.found.idf.get(token, 0.0) for token in asked.tokens}
+            for item, row in mine:
+                dek = deks.get(row.dek_id)
+                if dek is None:
+                    damaged += 1
+                    continue
+                sealer = PassageSealer(
+                    dek,
+                    collection=bytes.fromhex(row.collection),
+                    document=bytes.fromhex(row.id),
+                    version=row.version,
+                    classification=row.tag.classification,
+                )
+                try:
+                    body: PassageBody = sealer.open(int(item.hit.payload["n"]), item.hit.id, str(item.hit.payload["s"]))
+                except SealedError:
+                    damaged += 1
+                    continue
+                opened.append(_opened(item, row, body, self._zone(group.site), words, keys))
+        return sorted(opened, key=lambda each: -each.score), damaged
+
+    def _zone(self, site: str) -> str:
+        return self._engine.fleet.site(site).zone
+
+    # --- records ---
+
+    def draft(
+        self,
+        kind: str,
+        principal: Principal,
+        findings: Findings,
+        *,
+        question: str,
+        activity: str,
+        answer: str = "",
+        touches: Sequence[Touch] = (),
+    ) -> Draft:
+        """Write the Draft of a Receipt: every Site touched, every refusal, commitments instead of content."""
+        documents = sorted({passage.document_id for passage in findings.passages})
+        commits: dict[str, bytes | list[bytes]] = {
+            "principal": principal.id.encode(),
+            "question": question.encode(),
+            "documents": [document.encode() for document in documents],
+        }
+        if answer:
+            commits["answer"] = answer.encode()
+        return Draft(
+            kind=kind,
+            tenant=principal.tenant,
+            activity=activity,
+            tags=findings.tags,
+            steps=steps([*findings.touches, *touches], self._engine.fleet, datetime.now(UTC), reason="asked"),
+            refused=[refusal.facts() for refusal in findings.refusals],
+            withheld=findings.withheld,
+            commits=commits,
+        )
+
+    async def record_refusal(self, principal: Principal, refusal: Refusal, question: str, activity: str) -> str:
+        """Record a question that was refused; give the id of its Receipt."""
+        stored = await self._ledger.record(
+            Draft(
+                kind="refusal",
+                tenant=principal.tenant,
+                activity=activity,
+                tags=refusal.ask.tags,
+                steps=[],
+                refused=[refusal.facts()],
+                commits={"principal": principal.id.encode(), "question": question.encode()},
+            )
+        )
+        return stored.id
+
+
+def _nowhere(principal: Principal, tag: Tag, activity: str) -> Refusal:
+    return Refusal(
+        Ask(principal, Action.EMBED, "", (tag,), activity),
+        tag=tag,
+        remedy="give the fleet an embedder at a permitted site",
+    )
+
+
+def _opened(
+    item: Scored, row: Document, body: PassageBody, zone: str, words: Mapping[int, float], keys: SearchKeys
+) -> Opened:
+    return Opened(
+        document_id=row.id,
+        name=body.name,
+        version=row.version,
+        page=body.page or 1,
+        start=body.start,
+        end=body.end,
+        text=body.text,
+        heading=body.heading,
+        language=body.language,
+        score=item.score,
+        support=item.support,
+        site=row.site,
+        zone=zone,
+        tag=row.tag,
+        words=words,
+        keys=keys,
+    )
+
+
+def _language(text: str) -> str:
+    from ingestion.detectors import language
+
+    return language(text)

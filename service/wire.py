@@ -1,0 +1,162 @@
+"""The shapes of the native API: what comes in (unknown fields refused) and what goes out.
+
+Offsets count Unicode code points in the Document's extracted text; `quote` is exactly that slice.
+"""
+
+from typing import Any
+
+import msgspec
+
+from service.answering import Answer
+from service.grounding import Citation
+from service.searching import Opened, Results
+
+
+class SearchIn(msgspec.Struct, forbid_unknown_fields=True):
+    """`POST /v1/search`."""
+
+    query: str
+    top_k: int = 5
+    collection: str = "default"
+    filters: dict[str, Any] | None = None
+    """`{"documents": ["<id>", …]}` narrows the search to these Documents."""
+
+
+class QuestionIn(msgspec.Struct, forbid_unknown_fields=True):
+    """`POST /v1/answers`."""
+
+    question: str
+    collection: str = "default"
+    filters: dict[str, Any] | None = None
+    """As in a search."""
+
+
+class ResultOut(msgspec.Struct):
+    """One Passage that was found."""
+
+    document_id: str
+    name: str
+    page: int
+    start: int
+    end: int
+    text: str
+    score: float
+    site: str
+    zone: str
+    version: int
+    heading: str
+
+
+class SearchOut(msgspec.Struct):
+    """The reply to a search."""
+
+    results: list[ResultOut]
+    withheld: int
+    receipt: str
+    unreached: list[str]
+
+
+class CitationOut(msgspec.Struct):
+    """A sentence of the Answer tied to an exact slice of a Document."""
+
+    index: int
+    document_id: str
+    name: str
+    version: int
+    page: int
+    start: int
+    end: int
+    quote: str
+    zone: str
+    site: str
+    score: float
+    claims: list[tuple[int, int]]
+    marks: list[tuple[int, int]]
+    url: str
+
+
+class AnswerOut(msgspec.Struct):
+    """The reply to a question."""
+
+    answer: str
+    abstained: bool
+    reason: str | None
+    confidence: float
+    citations: list[CitationOut]
+    answered_by: str
+    fallback: str | None
+    zones: list[str]
+    withheld: int
+    unreached: list[str]
+    receipt: str
+
+
+def result_out(passage: Opened) -> ResultOut:
+    """Turn an opened Passage into its wire form."""
+    return ResultOut(
+        document_id=passage.document_id,
+        name=passage.name,
+        page=passage.page,
+        start=passage.start,
+        end=passage.end,
+        text=passage.text,
+        score=round(passage.score, 4),
+        site=passage.site,
+        zone=passage.zone,
+        version=passage.version,
+        heading=passage.heading,
+    )
+
+
+def search_out(results: Results) -> SearchOut:
+    """Turn a finished search into its wire form."""
+    findings = results.findings
+    return SearchOut(
+        results=[result_out(passage) for passage in findings.passages],
+        withheld=findings.withheld,
+        receipt=results.receipt,
+        unreached=list(findings.unreached),
+    )
+
+
+def source_url(base: str, citation: Citation) -> str:
+    """Give the portal's address of the quoted place; it asks for a sign-in, and opening it is recorded."""
+    return (
+        f"{base}/documents/{citation.document_id}/source"
+        f"?version={citation.version}&page={citation.page}&start={citation.start}&end={citation.end}"
+    )
+
+
+def answer_out(answer: Answer, base: str) -> AnswerOut:
+    """Turn an Answer into its wire form; `base` is the configured public address."""
+    return AnswerOut(
+        answer=answer.text,
+        abstained=answer.abstained,
+        reason=answer.reason,
+        confidence=answer.confidence,
+        citations=[
+            CitationOut(
+                index=each.index,
+                document_id=each.document_id,
+                name=each.name,
+                version=each.version,
+                page=each.page,
+                start=each.start,
+                end=each.end,
+                quote=each.quote,
+                zone=each.zone,
+                site=each.site,
+                score=each.score,
+                claims=list(each.claims),
+                marks=list(each.marks),
+                url=source_url(base, each),
+            )
+            for each in answer.citations
+        ],
+        answered_by=answer.answered_by,
+        fallback=answer.fallback,
+        zones=list(answer.zones),
+        withheld=answer.withheld,
+        unreached=list(answer.unreached),
+        receipt=answer.receipt,
+    )
