@@ -146,7 +146,7 @@ class Keks:
         return keys
 
     async def move(self, route_store: Route, moves: Sequence[tuple[DekRow, bytes, bytes]]) -> int:
-        """Wrap (row, key, Tag digest) anew under the active KEK of their tenant × jurisdiction × Site; gives how many."""
+        """Wrap (row, key, Tag digest) under the active KEK of their tenant × jurisdiction × Site; gives how many."""
         good = [(row, key, tag) for row, key, tag in moves if committed(row, key)]
         if not good:
             return 0
