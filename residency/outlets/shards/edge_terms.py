@@ -11,7 +11,7 @@ from residency.outlets.shards import edge_wire as wire
 DENSE: Final = "dense"
 WORDS: Final = "words"
 KEYWORDS: Final = ("t", "c", "d", "a")
-"""Payload fields with a keyword index; `k` has an integer one. Unindexed, a filter over 20,000 points takes 6 ms more."""
+"""Payload fields with a keyword index; `k` has an integer one. Unindexed, a filter over 20,000 points takes 6 ms."""
 
 
 def settings(dimension: int) -> Any:
