@@ -16,7 +16,7 @@ FRAME: Final = 65_536
 """Plaintext bytes of every Frame but the last."""
 HEADER: Final = 36
 """Bytes before the first Frame: `DM`, format version, suite, dek_id 16, artefact_id 16."""
-ARTEFACTS: Final = frozenset({"original", "text", "passages", "rotation"})
+ARTEFACTS: Final = frozenset({"original", "text", "passages", "vectors", "rotation"})
 
 
 class FrameWriter:

@@ -1,0 +1,416 @@
+"""Intake: a body comes in; it is ruled on, measured, hashed with a key, and sealed frame by frame while it is read.
+
+Rules kept here: the ruling comes before the first byte; no plaintext is kept, in memory no more than a Block; the
+answer leaves only after row and Ledger entry are committed together; the same name with the same bytes is the same
+Document; whatever fails on the way leaves no file, no key and no row.
+"""
+
+import hashlib
+import json
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from ingestion import collections
+from ingestion.claims import Claim, check_groups, check_name
+from ingestion.crash import crash_point
+from ingestion.documents import LIVING, Document, Documents, State, document, names_of, of_row
+from ingestion.errors import EmptyFileError, TooLargeError
+from ingestion.leases import ACTIVITY, worker_principal
+from residency import receipt
+from residency.database import Database
+from residency.decision import Ask, Decision, Permit, Principal, Refusal
+from residency.engine import Engine
+from residency.envelope import seal_field
+from residency.errors import DomicileError, SiteError
+from residency.frames import FrameWriter
+from residency.journal import Touch, recording
+from residency.keyring import Keyring
+from residency.keystore import dek
+from residency.ledger import Ledger
+from residency.ports import Vault
+from residency.receipt import Draft
+from residency.route import Action, Route
+from residency.tag import Tag
+
+MAX_BYTES: Final = 100 * 1024 * 1024
+"""Default limit of a body."""
+IDLE: Final = 24 * 3600.0
+"""Seconds after which a body that never ended is swept away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A Document that is in: sealed, recorded, never to be lost. `created` is false when nothing new came."""
+
+    document: Document
+    receipt: str
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """No Site may hold it. `refusal` is the nearest one, `refusals` one per Site; `receipt` its Ledger entry."""
+
+    refusal: Refusal
+    refusals: tuple[Refusal, ...]
+    receipt: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Story:
+    """What stays the same through one upload."""
+
+    claim: Claim
+    principal: Principal
+    activity: str
+    tag: Tag
+    site: str
+    touches: list[Touch]
+
+
+class Intake:
+    """Takes bodies in. `vaults` are the bodies this process has, by Site; `arrived` is called after each commit."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        engine: Engine,
+        keyring: Keyring,
+        ledger: Ledger,
+        vaults: Mapping[str, Vault],
+        max_bytes: int = MAX_BYTES,
+        arrived: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.database = database
+        self.documents = Documents(database)
+        self.engine = engine
+        self.keyring = keyring
+        self.ledger = ledger
+        self.vaults = vaults
+        self.max_bytes = max_bytes
+        self.arrived = arrived
+
+    async def receive(
+        self, stream: AsyncIterator[bytes], claim: Claim, principal: Principal, length: int | None = None
+    ) -> Taken | Refused:
+        """Take a body in, or refuse before reading any of it; `length` is what the sender says it will be.
+
+        Raises `ZoneError`, `TagError`, `UploadError`, `EmptyFileError`, `TooLargeError`, and what outlets raise.
+        """
+        # (1) What is claimed, as a provisional Tag.
+        check_name(claim.name)
+        check_groups(claim.groups)
+        tag = claim.tag(self.engine.zones)
+        if length == 0:
+            raise EmptyFileError("the body is empty", hint="send the file's bytes as the body")
+        if length is not None and length > self.max_bytes:
+            raise self._too_large()
+        # (2) A Site that may hold it; else a Refusal, and nothing of the body is read.
+        activity = ACTIVITY if ACTIVITY in principal.activities else min(principal.activities, default="")
+        site, refusals = self._place(principal, tag, activity)
+        if site is None:
+            return await self._refuse(principal, tag, activity, refusals)
+        first = b""
+        async for block in stream:
+            first = block
+            if first:
+                break
+        if not first:
+            raise EmptyFileError("the body is empty", hint="send the file's bytes as the body")
+        with recording() as touches:
+            story = _Story(claim, principal, activity, tag, site, touches)
+            return await self._take(story, first, stream)
+
+    async def _take(self, story: _Story, first: bytes, stream: AsyncIterator[bytes]) -> Taken:
+        claim, tag, site, tenant = story.claim, story.tag, story.site, story.principal.tenant
+        vault = self.vaults[site]
+        collection = await self.database.run(self.documents.collection, tenant, claim.collection)
+        name_mac = self.keyring.name_mac(tenant, collection.id, claim.name)
+        # (3) The row, `receiving`: it fixes id and version, which keys and frames are bound to.
+        identifier, version = await self.database.run(self._begin, story, collection.id, name_mac)
+        subject, name = bytes.fromhex(identifier), names_of(identifier, version) + "original"
+        writer, key = None, None
+        try:
+            # (4) A key of its own.
+            key = await self.keyring.new_dek(
+                self._route(story, Action.STORE),
+                purpose="document",
+                tenant=tenant,
+                jurisdiction=tag.origin,
+                subject=subject,
+                version=version,
+                tag_digest=tag.digest,
+                site=site,
+            )
+            # (5) Per Block: measure, hash, seal, write.
+            writer = await vault.create(self._route(story, Action.STORE), name)
+            frames = FrameWriter(key, "original", subject, version)
+            await writer.append(frames.header())
+            mac, plain, size = self.keyring.content_mac(tenant), hashlib.sha256(), 0
+            async for block in _all(first, stream):
+                size += len(block)
+                if size > self.max_bytes:
+                    raise self._too_large()
+                mac.update(block)
+                plain.update(block)
+                for frame in frames.feed(block):
+                    await writer.append(frame)
+                crash_point("frame")
+            for frame in frames.finish():
+                await writer.append(frame)
+            values = {
+                "name_sealed": seal_field(key, "name", subject, claim.name.encode()),
+                "dek_id": key.dek_id,
+                "artefact_id": frames.artefact_id,
+                "content_mac": mac.digest(),
+                "bytes_total": size,
+                "bytes_done": size,
+            }
+            same = await self.database.run(self._same, tenant, collection.id, name_mac, values["content_mac"], story)
+            if same is not None:
+                await self._abandon(story, identifier, version, key.dek_id, writer)
+                return Taken(same, same.receipt, created=False)
+            # (6) Durable before anybody hears of it; the ruling must hold now, not only when the body began.
+            self._route(story, Action.STORE)
+            await writer.commit()
+            crash_point("after-last-frame")
+            # (7) One transaction: row `sealed`, entry in the Ledger.
+            draft = self._draft(story, identifier, version, size, plain.digest())
+            taken = await self.database.run(self._commit, story, identifier, version, collection.id, values, draft)
+        except BaseException:
+            await self._abandon(story, identifier, version, key.dek_id if key else None, writer)
+            raise
+        crash_point("sealed")
+        if not taken.created:
+            await self._abandon(story, identifier, version, key.dek_id, writer)
+        self.arrived()
+        return taken
+
+    # --- (2) rulings --------------------------------------------------------------------------------------------------
+
+    def _place(self, principal: Principal, tag: Tag, activity: str) -> tuple[str | None, list[Refusal]]:
+        """Choose the Site that will hold original, points and keys; every later step must be permitted as well."""
+        permits, refusals = self.engine.permitted(principal, Action.STORE, (tag,), "vault", activity=activity)
+        usable = False
+        for permit in permits:
+            here = permit.ask.site
+            site = self.engine.fleet.site(here)
+            if here not in self.vaults or not site.holding("shard") or not site.holding("keys"):
+                continue
+            usable = True
+            worker = worker_principal(here, principal.tenant)
+            later = [
+                self.engine.decide(Ask(worker, action, here, (tag,), activity=ACTIVITY))
+                for action in (Action.OPEN, Action.STORE, Action.SEARCH)
+            ]
+            embeds, closed = self.engine.permitted(worker, Action.EMBED, (tag,), "embedder", activity=ACTIVITY)
+            later += [] if embeds else closed
+            against = [decision for decision in later if isinstance(decision, Refusal)]
+            if not against:
+                return here, []
+            refusals = [*refusals, *against]
+        if not refusals:
+            what = "holds both a shard and keys in this process" if permits and not usable else "has a vault"
+            raise SiteError(f"no Site of the Fleet {what}", hint="add one to fleet.toml; `domicile doctor` shows it")
+        return None, refusals
+
+    async def _refuse(self, principal: Principal, tag: Tag, activity: str, refusals: list[Refusal]) -> Refused:
+        draft = Draft(
+            kind="refusal",
+            tenant=principal.tenant,
+            activity=activity,
+            tags=(tag,),
+            steps=[],
+            refused=[refusal.facts() for refusal in refusals],
+        )
+        stored = await self.ledger.record(draft)
+        return Refused(refusals[0], tuple(refusals), stored.id)
+
+    def _route(self, story: _Story, action: Action) -> Route:
+        decision = self._decide(story, action)
+        if isinstance(decision, Permit):
+            return decision.route
+        raise SiteError("the ruling changed while the body came in", site=story.site, hint="send it again")
+
+    def _decide(self, story: _Story, action: Action) -> Decision:
+        ask = Ask(story.principal, action, story.site, (story.tag,), activity=story.activity)
+        return self.engine.decide(ask)
+
+    def _too_large(self) -> TooLargeError:
+        limit = self.max_bytes
+        return TooLargeError(
+            f"the body is larger than {limit} bytes",
+            limit_bytes=limit,
+            hint="split the document, or ask your operator to raise the limit",
+        )
+
+    # --- (3) and (7) the row ------------------------------------------------------------------------------------------
+
+    def _begin(self, story: _Story, collection_id: str, name_mac: bytes) -> tuple[str, int]:
+        c, clock, tenant = document.c, self.database.clock(), story.principal.tenant
+        with self.database.transaction() as connection:
+            # Two first uploads of one name must agree on the id, so names of a collection are given out one by one.
+            held = collections.collection
+            connection.execute(sa.select(held.c.id).where(held.c.id == collection_id).with_for_update())
+            collections.turn(connection, tenant)
+            known = connection.execute(
+                sa.select(c.id, sa.func.max(c.version).label("version"))
+                .where(c.collection_id == collection_id, c.name_mac == name_mac, c.tenant_id == tenant)
+                .where(c.state.not_in([State.ERASING, State.ERASED]))
+                .group_by(c.id)
+            ).first()
+            identifier, version = (known.id, known.version + 1) if known else (secrets.token_hex(16), 1)
+            values: dict[str, Any] = {
+                "id": identifier,
+                "version": version,
+                "tenant_id": tenant,
+                "collection_id": collection_id,
+                "name_mac": name_mac,
+                "jurisdiction": story.tag.origin,
+                "tag": json.dumps(story.tag.facts(), sort_keys=True),
+                "tag_digest": story.tag.digest.hex(),
+                "tag_class": collections.number(connection, tenant, story.tag),
+                "claim_digest": story.claim.digest(story.tag),
+                "groups": json.dumps(sorted(story.claim.groups)),
+                "site_id": story.site,
+                "state": State.RECEIVING,
+                "media_type": story.claim.media_type[:100],
+                "created": clock,
+                "updated": clock,
+            }
+            empty = dict.fromkeys(("name_sealed", "dek_id", "artefact_id", "content_mac"), b"")
+            texts = {"cause": "", "language": "und", "languages": "{}", "receipt": ""}
+            zeros = ("state_seq", "attempts", "retries", "lease_epoch", "not_before", "search_epoch", "bytes_total")
+            counters = ("bytes_done", "pages", "passages_total", "passages_done")
+            connection.execute(
+                sa.insert(document).values(values | empty | texts | dict.fromkeys((*zeros, *counters), 0))
+            )
+        return identifier, version
+
+    def _same(
+        self, tenant: str, collection_id: str, name_mac: bytes, content_mac: bytes, story: _Story
+    ) -> Document | None:
+        with self.database.reading() as connection:
+            return self._living_twin(connection, tenant, collection_id, name_mac, content_mac, story)
+
+    @staticmethod
+    def _living_twin(
+        connection: sa.Connection, tenant: str, collection_id: str, name_mac: bytes, content_mac: bytes, story: _Story
+    ) -> Document | None:
+        """Find the newest version of this name, if it lives and has the same bytes under the same claim."""
+        c = document.c
+        newest = connection.execute(
+            sa.select(document)
+            .where(c.tenant_id == tenant, c.collection_id == collection_id, c.name_mac == name_mac)
+            .where(c.state.not_in([State.RECEIVING, State.ERASING, State.ERASED]))
+            .order_by(c.version.desc())
+            .limit(1)
+        ).first()
+        if newest is None or newest.state not in LIVING or newest.content_mac != content_mac:
+            return None
+        return of_row(newest) if newest.claim_digest == story.claim.digest(story.tag) else None
+
+    def _commit(
+        self,
+        story: _Story,
+        identifier: str,
+        version: int,
+        collection_id: str,
+        values: dict[str, Any],
+        draft: Draft,
+    ) -> Taken:
+        c, tenant = document.c, story.principal.tenant
+        with self.database.transaction() as connection:
+            held = collections.collection
+            connection.execute(sa.select(held.c.id).where(held.c.id == collection_id).with_for_update())
+            mine = sa.and_(c.id == identifier, c.version == version, c.state == State.RECEIVING)
+            row = connection.execute(sa.select(document).where(mine)).one()
+            twin = self._living_twin(connection, tenant, collection_id, row.name_mac, values["content_mac"], story)
+            if twin is not None:  # another upload of the same bytes came in first
+                return Taken(twin, twin.receipt, created=False)
+            stored = self.ledger.append(draft, connection)
+            moved = values | {"state": State.SEALED, "state_seq": 1, "receipt": stored.id}
+            connection.execute(sa.update(document).where(mine).values(moved | {"updated": self.database.clock()}))
+            crash_point("before-commit")
+            row = connection.execute(sa.select(document).where(c.id == identifier, c.version == version)).one()
+        return Taken(of_row(row), stored.id, created=True)
+
+    def _draft(self, story: _Story, identifier: str, version: int, size: int, plain: bytes) -> Draft:
+        return Draft(
+            kind="ingest",
+            tenant=story.principal.tenant,
+            activity=story.activity,
+            tags=(story.tag,),
+            steps=receipt.steps(story.touches, self.engine.fleet, now=datetime.now(UTC)),
+            refused=[],
+            commits={"name": story.claim.name.encode(), "content": plain},
+            subject=identifier,
+            facts={"stage": "sealed", "version": version, "site": story.site, "bytes": size},
+        )
+
+    # --- whatever fails leaves nothing --------------------------------------------------------------------------------
+
+    async def _abandon(
+        self, story: _Story, identifier: str, version: int, dek_id: bytes | None, writer: Any | None
+    ) -> None:
+        if writer is not None:
+            await writer.abandon()
+        await self._remove(story.principal.tenant, story.site, story.tag, identifier, version, dek_id)
+
+    async def _remove(
+        self, tenant: str, site: str, tag: Tag, identifier: str, version: int, dek_id: bytes | None
+    ) -> None:
+        worker = worker_principal(site, tenant)
+        decision = self.engine.decide(Ask(worker, Action.ERASE, site, (tag,), activity=ACTIVITY))
+        if isinstance(decision, Permit) and site in self.vaults:
+            await self.vaults[site].delete(decision.route, [names_of(identifier, version) + "original"])
+        if dek_id:
+            await self.keyring.shred(dek_id)
+        c = document.c
+        mine = sa.and_(c.id == identifier, c.version == version, c.state == State.RECEIVING)
+
+        def drop() -> None:
+            with self.database.transaction() as connection:
+                connection.execute(sa.delete(document).where(mine))
+
+        await self.database.run(drop)
+
+    async def sweep(self, older_than: float = IDLE) -> int:
+        """Remove bodies that never ended and were idle for `older_than` seconds; 0 after a start that owns the home."""
+        c = document.c
+        idle = sa.and_(c.state == State.RECEIVING, c.updated <= self.database.clock() - older_than)
+
+        def find() -> list[Any]:
+            with self.database.reading() as connection:
+                return list(connection.execute(sa.select(document).where(idle)))
+
+        rows = await self.database.run(find)
+        swept = 0
+        for row in rows:
+            dek_ids = await self.database.run(self._keys_of, row)
+            tag = Tag.of(json.loads(row.tag))
+            try:
+                for dek_id in dek_ids or [None]:
+                    await self._remove(row.tenant_id, row.site_id, tag, row.id, row.version, dek_id)
+                swept += 1
+            except DomicileError:
+                continue  # its Site does not answer now; the next sweep will come by
+        return swept
+
+    def _keys_of(self, row: Any) -> list[bytes]:
+        mine = sa.and_(dek.c.subject_id == bytes.fromhex(row.id), dek.c.subject_version == row.version)
+        with self.database.reading() as connection:
+            return [bytes(each.id) for each in connection.execute(sa.select(dek.c.id).where(mine))]
+
+
+async def _all(first: bytes, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for block in stream:
+        if block:
+            yield block

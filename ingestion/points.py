@@ -1,0 +1,113 @@
+"""Points: which points of an index belong to a Document version, kept as ids beside its row, and how they are made.
+
+The ids are keyed MACs and tell nothing. They are written down before the first put, so that erasing needs no key and
+no permission to search: what was put can be deleted whatever the policy says by then.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from ingestion import collections
+from ingestion.sandbox import Reading
+from ingestion.splitter import Piece
+from residency.database import metadata
+from residency.envelope import PassageBody, PassageSealer, payload, vector_digest
+from residency.ports import Embedder, Point, Vectors
+from residency.searchkeys import SearchKeys
+
+document_points = sa.Table(
+    "document_points",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("epoch", sa.Integer, primary_key=True),
+    sa.Column("points", sa.LargeBinary, nullable=False),
+)
+
+
+def expected(keys: SearchKeys, row: Mapping[str, Any]) -> list[str]:
+    """Give the ids of a version's points by Passage number."""
+    return [keys.point_id(row["id"], row["version"], number) for number in range(row["passages_total"])]
+
+
+def write_down(connection: sa.Connection, row: Mapping[str, Any], epoch: int, ids: Sequence[str]) -> None:
+    """Keep the ids of the points that are about to be put."""
+    raw = b"".join(UUID(identifier).bytes for identifier in ids)
+    key = {"id": row["id"], "version": row["version"], "epoch": epoch}
+    if not collections.insert_missing(connection, document_points, key | {"points": raw}):
+        c = document_points.c
+        mine = sa.and_(c.id == key["id"], c.version == key["version"], c.epoch == epoch)
+        connection.execute(sa.update(document_points).where(mine).values(points=raw))
+
+
+def written(connection: sa.Connection, document_id: str, version: int | None = None) -> list[str]:
+    """Give the ids of every point that one version, or all of them, may have put."""
+    c = document_points.c
+    query = sa.select(c.points).where(c.id == document_id)
+    if version is not None:
+        query = query.where(c.version == version)
+    found: list[str] = []
+    for (raw,) in connection.execute(query):
+        found += [str(UUID(bytes=raw[at : at + 16])) for at in range(0, len(raw), 16)]
+    return found
+
+
+def strike(connection: sa.Connection, document_id: str, version: int | None = None) -> None:
+    """Forget the ids of points that were deleted."""
+    c = document_points.c
+    doomed = sa.delete(document_points).where(c.id == document_id)
+    connection.execute(doomed if version is None else doomed.where(c.version == version))
+
+
+def for_embedding(pieces: Sequence[Piece], embedder: Embedder) -> list[str]:
+    """Give the texts to embed: the heading helps the model, unless both together exceed what it can read."""
+    texts = []
+    for piece in pieces:
+        both = f"{piece.heading}\n{piece.text}" if piece.heading else piece.text
+        fits = not piece.heading or embedder.count_tokens(both) <= embedder.max_tokens
+        texts.append(both if fits else piece.text)
+    return texts
+
+
+def make(
+    row: Mapping[str, Any],
+    sealer: PassageSealer,
+    keys: SearchKeys,
+    *,
+    name: str,
+    reading: Reading,
+    pieces: Sequence[Piece],
+    vectors: Vectors,
+) -> list[Point]:
+    """Seal Passages, blind their words and make points of them; `vectors` are turned already, one a Passage."""
+    groups = [keys.group(group) for group in json.loads(row["groups"])]
+    points = []
+    for piece, vector in zip(pieces, vectors, strict=True):
+        identifier = keys.point_id(row["id"], row["version"], piece.no)
+        body = PassageBody(
+            text=reading.text[piece.start : piece.end],
+            name=name,
+            heading=piece.heading,
+            page=piece.page,
+            start=piece.start,
+            end=piece.end,
+            language=piece.language,
+            vd=vector_digest(vector),
+        )
+        held = payload(
+            owner=keys.owner,
+            jurisdiction=row["jurisdiction"],
+            tag_class=row["tag_class"],
+            collection=row["collection_id"],
+            document=row["id"],
+            number=piece.no,
+            groups=groups,
+            epoch=keys.epoch,
+            sealed=sealer.seal(piece.no, identifier, body),
+        )
+        points.append(Point(identifier, vector, keys.lexicon.passage(body.text, piece.language, piece.heading), held))
+    return points

@@ -1,0 +1,103 @@
+"""Records: the commits in which a Document's row and its Ledger entry change together.
+
+Rules kept here: there is never one without the other; the entry is appended first, so that a failing Ledger leaves the
+row where it was; entries hold ids, codes and counts.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from ingestion import collections
+from ingestion.documents import State, document
+from ingestion.errors import IngestionError
+from ingestion.leases import ACTIVITY, Leases
+from ingestion.work import Work
+from residency import receipt
+from residency.database import Database
+from residency.decision import Refusal
+from residency.engine import Engine
+from residency.ledger import Ledger
+from residency.receipt import Draft
+from residency.tag import Tag
+
+
+class ModelChangedError(IngestionError):
+    """The Collection holds vectors of another model; the two do not compare."""
+
+    code = "model_changed"
+
+
+class Records:
+    """Writes a worker's results, synchronously; callers go through `database.run`."""
+
+    def __init__(self, database: Database, leases: Leases, engine: Engine, ledger: Ledger) -> None:
+        self.database = database
+        self.leases = leases
+        self.engine = engine
+        self.ledger = ledger
+
+    def live(self, work: Work) -> State:
+        """Make a version live, the older one replaced, and record it. A newer live version makes this one replaced."""
+        c = document.c
+        draft = self._draft(work, "live", passages=work["passages_total"])
+        with self.database.transaction() as connection:
+            others = connection.execute(
+                sa.select(c.version, c.state).where(c.id == work["id"]).order_by(c.version).with_for_update()
+            ).all()
+            newer = any(row.version > work["version"] and row.state == State.LIVE for row in others)
+            to = State.REPLACED if newer else State.LIVE
+            self.ledger.append(draft, connection)
+            connection.execute(
+                sa.update(document)
+                .where(c.id == work["id"], c.version < work["version"], c.state == State.LIVE)
+                .values(state=State.REPLACED, state_seq=c.state_seq + 1, not_before=0, updated=self.database.clock())
+            )
+            collections.changed(connection, work["tenant_id"])
+            self.leases.move(work.lease, to, connection=connection, release=True)
+        return to
+
+    def end(self, work: Work, to: State, cause: str, **values: Any) -> None:
+        """Leave the way to live: failed or quarantined, with a cause."""
+        draft = self._draft(work, str(to), cause=cause)
+        with self.database.transaction() as connection:
+            self.ledger.append(draft, connection)
+            self.leases.move(work.lease, to, connection=connection, release=True, cause=cause, **values)
+
+    def wait(self, work: Work, refusal: Refusal) -> None:
+        """The policy refuses at present: recorded once, then tried again with growing pauses."""
+        if work["cause"] != "residency_denied":
+            draft = self._draft(work, "waiting")
+            draft.kind, draft.refused = "refusal", [refusal.facts()]
+            self.ledger.append(draft)
+        self.leases.release(work.lease, cause="residency_denied")
+
+    def tag_class(self, tenant: str, tag: Tag) -> int:
+        """Give the number of a Tag."""
+        with self.database.transaction() as connection:
+            return collections.number(connection, tenant, tag)
+
+    def one_model(self, collection_id: str, digest: str) -> None:
+        """Let a Collection hold vectors of one model only; raises `ModelChangedError` for another."""
+        held = collections.collection
+        mine = held.c.id == collection_id
+        with self.database.reading() as connection:
+            model = connection.execute(sa.select(held.c.model).where(mine)).scalar_one()
+        if not model:
+            with self.database.transaction() as connection:
+                connection.execute(sa.update(held).where(mine, held.c.model == "").values(model=digest))
+                model = connection.execute(sa.select(held.c.model).where(mine)).scalar_one()
+        if model != digest:
+            raise ModelChangedError("the collection holds vectors of another model")
+
+    def _draft(self, work: Work, stage: str, **facts: Any) -> Draft:
+        return Draft(
+            kind="ingest",
+            tenant=work["tenant_id"],
+            activity=ACTIVITY,
+            tags=tuple(sorted(work.tags, key=lambda tag: tag.digest)),
+            steps=receipt.steps(work.touches, self.engine.fleet, now=datetime.now(UTC), reason="indexing"),
+            commits={"documents": [work.subject]},
+            facts={"stage": stage, "version": work["version"], "site": work["site_id"]} | facts,
+        )
