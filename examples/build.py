@@ -15,7 +15,7 @@ from pathlib import Path
 import typst
 from docx import Document
 from docx.document import Document as DocumentType
-from docx.enum.text import WD_ALIGN_PARAGRAPH
+from docx.enum.text import WD_TAB_ALIGNMENT
 from docx.oxml import OxmlElement
 from docx.oxml.ns import qn
 from docx.shared import Cm, Pt, RGBColor
@@ -83,13 +83,13 @@ def _style(document: DocumentType) -> None:
 def _head_and_foot(document: DocumentType, facts: dict[str, str]) -> None:
     """Print organisation and reference above, date and page number below."""
     section = document.sections[0]
-    for paragraph, left in ((section.header.paragraphs[0], facts["organisation"]), (section.footer.paragraphs[0], facts["date"])):
+    head, foot = section.header.paragraphs[0], section.footer.paragraphs[0]
+    for paragraph, left in ((head, facts["organisation"]), (foot, facts["date"])):
         paragraph.paragraph_format.tab_stops.clear_all()
-        paragraph.paragraph_format.tab_stops.add_tab_stop(Cm(15.8), WD_ALIGN_PARAGRAPH.RIGHT)  # type: ignore[arg-type]
+        paragraph.paragraph_format.tab_stops.add_tab_stop(Cm(15.8), WD_TAB_ALIGNMENT.RIGHT)
         paragraph.add_run(f"{left}\t").font.size = Pt(9)
-    section.header.paragraphs[0].add_run(facts["reference"]).font.size = Pt(9)
+    head.add_run(facts["reference"]).font.size = Pt(9)
     page, of = PAGE_WORDS[facts["language"]]
-    foot = section.footer.paragraphs[0]
     for word, code in ((f"{page} ", "PAGE"), (f" {of} ", "NUMPAGES")):
         foot.add_run(word).font.size = Pt(9)
         _field(foot, code)
