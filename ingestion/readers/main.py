@@ -175,7 +175,7 @@ def _child(pipe: int, limits: Confinement, read: Read) -> NoReturn:
 def _answer(parent: Connection, data: bytes, job: Job, read: Read) -> None:
     try:
         reading = read(data, job)
-        text = reading.text.encode("utf-8", "surrogatepass")
+        text = reading.text.encode("utf-8")
         outline = Outline(reading.media_type, reading.pages, reading.blocks, reading.pages_without_text)
         first = _encode(outline)
         if len(text) > MAX_TEXT or len(first) > MAX_OUTLINE:
