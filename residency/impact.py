@@ -240,7 +240,7 @@ def _registered_activity(question: Question, _: Zones) -> bool:
 
 INVARIANTS: Final[dict[str, Callable[[Question, Zones], bool]]] = {
     "inside the residency": _in_residency,
-    "a transfer has a basis and goes to an adequate Zone": _transfer_on_basis,
+    "a transfer on a basis to an adequate Zone": _transfer_on_basis,
     "personal data in the clear inside the EEA alone": _plaintext_in_eea,
     "German health data in Germany": _german_health_in_germany,
     "own tenant": _own_tenant,
