@@ -12,7 +12,7 @@ from residency.errors import KeyRefusedError, KeyringError, RouteError
 from residency.outlets.keys.file import FileKeys
 from residency.ports import KekRef, KeyProvider
 from residency.route import Action
-from residency.seal import KeyContext, Purpose, bind, tenant_bytes
+from residency.seal import KeyContext, Purpose, tenant_bytes
 from tests.doubles.keys import CuttingKeys, LossyKeys
 from tests.doubles.routes import route_for
 
@@ -196,13 +196,3 @@ async def test_a_kek_file_opens_for_its_own_name_and_root_only(tmp_path: Path) -
     (folder / f"{KEK.id.hex()}-1.kek").write_bytes(b"DM")
     with pytest.raises(KeyringError):
         await FileKeys(folder, site=SITE, root=b"\x01" * 32).wrap(STORE, KEK, bytes(32), b"")
-
-
-def test_the_file_of_a_kek_is_frozen(tmp_path: Path) -> None:
-    folder = tmp_path / "keys"
-    keys = FileKeys(folder, site=SITE, root=b"\x99" * 32)
-    aad = bind("domicile/v1/kek", KEK.id, b"\x00\x00\x00\x01", tenant_bytes("northwind"), "DE")
-    from residency.seal import SUITES
-
-    raw = b"DM\x01\x01" + SUITES[1]._seal_raw(SUITES[1].cipher(b"\x99" * 32), b"\x33" * 12, aad, b"\x11" * 32)
-    assert keys._open(KEK, raw) == b"\x11" * 32
