@@ -75,6 +75,8 @@ class RunnerEmbedder:
             return await self._lanes.embed(ids, tenant=route.tenant, question=question)
 
     def _tokens(self, texts: Sequence[str], *, question: bool) -> list[list[int]]:
+        if not texts:
+            return []
         prompt = self._prompts[question]
         return self._runner.tokens([prompt + text for text in texts] if prompt else texts)
 
