@@ -10,122 +10,19 @@ import binascii
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, Final
+from typing import Any
 
 import sqlalchemy as sa
 
 from ingestion import collections
 from ingestion.collections import Collection
 from ingestion.errors import DocumentError, NotFoundError
-from residency.database import Database, metadata
+from ingestion.inventory import ClassCount, Inventory
+from ingestion.rows import document
+from ingestion.states import HINTS, State
 from residency.tag import Tag
 
-
-class State(StrEnum):
-    """Where a version stands; people meet three ends: live, quarantined, failed."""
-
-    RECEIVING = "receiving"
-    SEALED = "sealed"
-    PARSED = "parsed"
-    TAGGED = "tagged"
-    SPLIT = "split"
-    EMBEDDED = "embedded"
-    INDEXED = "indexed"
-    LIVE = "live"
-    QUARANTINED = "quarantined"
-    FAILED = "failed"
-    REPLACED = "replaced"
-    ARCHIVED = "archived"
-    ERASING = "erasing"
-    ERASED = "erased"
-
-
-COMING: Final = (State.SEALED, State.PARSED, State.TAGGED, State.SPLIT, State.EMBEDDED, State.INDEXED)
-"""On the way to live, a worker's business."""
-READY: Final = (*COMING, State.REPLACED, State.ERASING)
-"""What a worker may take."""
-LIVING: Final = (*COMING, State.LIVE, State.QUARANTINED)
-"""A version that stands for the Document: the same bytes again change nothing."""
-NEVER: Final = 1e15
-"""A `not_before` that does not come: another version's row carries the work."""
-
-HINTS: Final[dict[str, str]] = {
-    "encrypted_file": "remove the password and upload the file again",
-    "broken_file": "the file does not open; save it again from its program and upload that",
-    "empty_text": "there is no text in it; if it is a scan, run character recognition first",
-    "unsupported_type": "upload it as PDF, DOCX, HTML, Markdown or plain text",
-    "bomb": "the file unpacks to far more than it may; upload its parts singly",
-    "parse_timeout": "reading took too long; split the file and upload the parts",
-    "parse_memory": "reading took too much memory; split the file and upload the parts",
-    "parse_crash": "the reader broke off on this file; save it in another format and upload that",
-    "poison": "work on it broke off several times; ask your operator to look, then retry",
-    "tag_disputed": "its text points to another jurisdiction than declared; a reviewer decides",
-    "site_refused": "the Site that holds it is not permitted under its narrowed Tag; a reviewer decides",
-    "residency_denied": "the policy refuses this step at present; it goes on when the policy permits it",
-    "site_unavailable": "a Site does not answer; it goes on by itself",
-    "storage_full": "a Site has no room left; it goes on when there is some",
-    "key_provider_unavailable": "the key provider does not answer; it goes on by itself",
-    "ledger_unavailable": "the Ledger cannot be written; it goes on by itself",
-    "sealed_damaged": "its sealed file does not open; upload the original again",
-    "model_refused": "the embedding model refused it; ask your operator to look",
-    "model_changed": "its collection holds vectors of another model; use another collection",
-    "internal": "something broke that should not; ask your operator to look, then retry",
-}
-"""What to do next, by cause."""
-
-document = sa.Table(
-    "document",
-    metadata,
-    sa.Column("id", sa.String(32), primary_key=True),
-    sa.Column("version", sa.Integer, primary_key=True),
-    sa.Column("tenant_id", sa.String(63), nullable=False),
-    sa.Column("collection_id", sa.String(32), nullable=False),
-    sa.Column("name_mac", sa.LargeBinary, nullable=False),
-    sa.Column("name_sealed", sa.LargeBinary, nullable=False),
-    sa.Column("jurisdiction", sa.String(200), nullable=False),
-    sa.Column("tag", sa.Text, nullable=False),
-    sa.Column("tag_pending", sa.Text),
-    sa.Column("tag_digest", sa.String(64), nullable=False),
-    sa.Column("tag_class", sa.Integer, nullable=False),
-    sa.Column("claim_digest", sa.LargeBinary, nullable=False),
-    sa.Column("groups", sa.Text, nullable=False),
-    sa.Column("site_id", sa.String(63), nullable=False),
-    sa.Column("state", sa.String(12), nullable=False),
-    sa.Column("state_seq", sa.Integer, nullable=False),
-    sa.Column("cause", sa.String(40), nullable=False),
-    sa.Column("attempts", sa.Integer, nullable=False),
-    sa.Column("retries", sa.Integer, nullable=False),
-    sa.Column("lease_owner", sa.String(80)),
-    sa.Column("lease_epoch", sa.Integer, nullable=False),
-    sa.Column("lease_until", sa.Float),
-    sa.Column("not_before", sa.Float, nullable=False),
-    sa.Column("search_epoch", sa.Integer, nullable=False),
-    sa.Column("dek_id", sa.LargeBinary, nullable=False),
-    sa.Column("artefact_id", sa.LargeBinary, nullable=False),
-    sa.Column("content_mac", sa.LargeBinary, nullable=False),
-    sa.Column("media_type", sa.String(100), nullable=False),
-    sa.Column("language", sa.String(8), nullable=False),
-    sa.Column("languages", sa.Text, nullable=False),
-    sa.Column("bytes_total", sa.BigInteger, nullable=False),
-    sa.Column("bytes_done", sa.BigInteger, nullable=False),
-    sa.Column("pages", sa.Integer, nullable=False),
-    sa.Column("passages_total", sa.Integer, nullable=False),
-    sa.Column("passages_done", sa.Integer, nullable=False),
-    sa.Column("receipt", sa.String(40), nullable=False),
-    sa.Column("error_sealed", sa.LargeBinary),
-    sa.Column("evidence_sealed", sa.LargeBinary),
-    sa.Column("certificate", sa.Text),
-    sa.Column("created", sa.Float, nullable=False),
-    sa.Column("updated", sa.Float, nullable=False),
-    # With the lease the row says who works on it and until when; one without the other would look free.
-    sa.CheckConstraint("(lease_owner IS NULL) = (lease_until IS NULL)", name="lease"),
-)
-_ready = document.c.state.in_([str(state) for state in READY])
-sa.Index("ix_document_ready", document.c.tenant_id, document.c.not_before, sqlite_where=_ready, postgresql_where=_ready)
-sa.Index("ix_document_name", document.c.collection_id, document.c.name_mac)
-sa.Index("ix_document_listed", document.c.tenant_id, document.c.created)
-sa.Index("ix_document_state", document.c.tenant_id, document.c.state)
+__all__ = ["ClassCount", "Document", "Documents", "Listing", "State", "names_of", "of_row"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,20 +86,6 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
-class ClassCount:
-    """How much of one Tag lies at one Site for a tenant: what a search is ruled on, and counts as withheld."""
-
-    tag_class: int
-    tag: Tag
-    site: str
-    jurisdiction: str
-    """Whose search keys its points are made with."""
-    language: str
-    documents: int
-    passages: int
-
-
-@dataclass(frozen=True, slots=True)
 class Listing:
     """One page of a listing; `cursor` leads to the next, empty at the end."""
 
@@ -244,12 +127,8 @@ def names_of(document_id: str, version: int) -> str:
     return f"{document_id}.{version}."
 
 
-class Documents:
+class Documents(Inventory):
     """Lookups over the table, all synchronous; callers outside a transaction go through `database.run`."""
-
-    def __init__(self, database: Database) -> None:
-        self.database = database
-        self._counts: dict[tuple[str, tuple[str, ...] | None], tuple[int, list[tuple[ClassCount, frozenset[str]]]]] = {}
 
     def collection(self, tenant: str, name: str) -> Collection:
         """Give a tenant's Collection, made on first use. Raises `UploadError` for a name that is no slug."""
@@ -338,82 +217,6 @@ class Documents:
         query = sa.select(document).where(c.tenant_id == tenant, c.id.in_(list(ids)), c.state == State.LIVE)
         with self.database.reading() as connection:
             return {row.id: of_row(row) for row in connection.execute(query)}
-
-    def counts(
-        self, tenant: str, collection_ids: Sequence[str] | None = None, groups: frozenset[str] = frozenset()
-    ) -> list[ClassCount]:
-        """Count live Documents and Passages by Tag, Site and main language, as far as `groups` may see them.
-
-        Cached until something becomes live, is replaced or erased.
-        """
-        key = (tenant, tuple(sorted(collection_ids)) if collection_ids is not None else None)
-        with self.database.reading() as connection:
-            generation = collections.generation(connection, tenant)
-            cached = self._counts.get(key)
-            if cached is None or cached[0] != generation:
-                cached = (generation, self._count(connection, tenant, collection_ids))
-                if len(self._counts) > 1024:
-                    self._counts.clear()
-                self._counts[key] = cached
-        return [count for count, only in cached[1] if not only or only & groups]
-
-    @staticmethod
-    def _count(
-        connection: sa.Connection, tenant: str, collection_ids: Sequence[str] | None
-    ) -> list[tuple[ClassCount, frozenset[str]]]:
-        c = document.c
-        by = (c.tag_class, c.site_id, c.jurisdiction, c.language, c.groups)
-        query = sa.select(*by, sa.func.count().label("documents"), sa.func.sum(c.passages_total).label("passages"))
-        query = query.where(c.tenant_id == tenant, c.state == State.LIVE).group_by(*by)
-        if collection_ids is not None:
-            query = query.where(c.collection_id.in_(list(collection_ids)))
-        tags = collections.tags(connection, tenant)
-        return [
-            (
-                ClassCount(
-                    tag_class=row.tag_class,
-                    tag=tags[tenant, row.tag_class],
-                    site=row.site_id,
-                    jurisdiction=row.jurisdiction,
-                    language=row.language,
-                    documents=row.documents,
-                    passages=int(row.passages),
-                ),
-                frozenset(json.loads(row.groups)),
-            )
-            for row in connection.execute(query)
-        ]
-
-    def placement(self, tenant: str) -> list[dict[str, Any]]:
-        """Say what lies where: documents, passages and bytes by collection, Tag, Site and state, for reports."""
-        c = document.c
-        by = (collections.collection.c.name, c.tag_class, c.site_id, c.state)
-        query = (
-            sa.select(
-                *by,
-                sa.func.count().label("documents"),
-                sa.func.sum(c.passages_total).label("passages"),
-                sa.func.sum(c.bytes_total).label("bytes"),
-            )
-            .join_from(document, collections.collection, collections.collection.c.id == c.collection_id)
-            .where(c.tenant_id == tenant, c.state.not_in([State.RECEIVING, State.ERASED]))
-            .group_by(*by)
-            .order_by(*by)
-        )
-        with self.database.reading() as connection:
-            tags = collections.tags(connection, tenant)
-            return [
-                {
-                    "collection": row.name,
-                    "site": row.site_id,
-                    "tag": tags[tenant, row.tag_class].facts(),
-                    "state": row.state,
-                    "documents": row.documents,
-                    "passages": int(row.passages),
-                    "bytes": int(row.bytes),
-                }
-                for row in connection.execute(query)
-            ]
 
 
 def _write_cursor(last: Document) -> str:

@@ -14,22 +14,24 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from ingestion import collections, points, rulings
-from ingestion.artefacts import BLOCK
+from ingestion.clearing import Clearing, stamp, store
 from ingestion.crash import crash_point
-from ingestion.documents import NEVER, Document, State, document, names_of, of_row
+from ingestion.documents import Document, of_row
 from ingestion.errors import DocumentError, ErasureError, NotFoundError
-from ingestion.leases import ACTIVITY, Lease, Leases, worker_principal
+from ingestion.leases import ACTIVITY, Lease, Leases
+from ingestion.rows import document
+from ingestion.states import NEVER, State
 from residency import receipt
 from residency.database import Database
-from residency.decision import Ask, Permit, Principal, Refusal
+from residency.decision import Principal, Refusal
 from residency.engine import Engine
 from residency.journal import Touch, recording
 from residency.keyring import Keyring
-from residency.keystore import dek, dek_wrapped
+from residency.keytables import dek, dek_wrapped
 from residency.ledger import Ledger
 from residency.ports import Shard, Vault
 from residency.receipt import Draft
-from residency.route import Action, Route
+from residency.route import Route
 from residency.tag import Tag
 
 HORIZON: Final = timedelta(days=30)
@@ -57,8 +59,7 @@ class Erasure:
         self.engine = engine
         self.keyring = keyring
         self.ledger = ledger
-        self.shards = shards
-        self.vaults = vaults
+        self.clearing = Clearing(engine, shards, vaults)
         self.horizon = horizon
         self.arrived = arrived
 
@@ -95,7 +96,7 @@ class Erasure:
                     row.lease_epoch > 1 and row.updated > now - 2 * self.leases.seconds
                 )
                 pause = 2 * self.leases.seconds if doubt else 0.0
-                begun = {"requested": _stamp(), "by": "app" if principal.id.startswith("app") else "person"}
+                begun = {"requested": stamp(), "by": "app" if principal.id.startswith("app") else "person"}
                 connection.execute(
                     sa.update(document)
                     .where(mine, c.version == row.version)
@@ -129,7 +130,7 @@ class Erasure:
             # (2) Again the keys, in case the process died between the first commit and this.
             gone = await self._shred(identifier)
             stores.append(
-                _store("keys", lease.row["site_id"], "wrapped keys deleted", f"{gone} keys of it, 0 still wrapped")
+                store("keys", lease.row["site_id"], "wrapped keys deleted", f"{gone} keys of it, 0 still wrapped")
             )
             crash_point("shredded")
             routes = self._routes(versions)
@@ -139,16 +140,16 @@ class Erasure:
             ids = await self.database.run(self._points, identifier)
             for site, (route, tag) in routes.items() if ids else ():
                 lease.check()
-                stores += await self._unindex(site, route, tag, tenant, identifier, ids)
+                stores += await self.clearing.unindex(site, route, tag, tenant, identifier, ids)
             # (4) Sealed files.
             for site, (route, tag) in routes.items():
                 lease.check()
-                stores.append(await self._unfile(site, route, tag, tenant, versions))
+                stores.append(await self.clearing.unfile(site, route, tag, tenant, versions))
             crash_point("files-deleted")
             # (5) The bytes of deleted rows.
             clean, how = await self.database.run(self._checkpoint)
             method = "deleted rows overwritten, log folded in" if self.database.sqlite else "rows deleted"
-            stores.append(_store("database", "", method, how if clean else f"not complete yet: {how}"))
+            stores.append(store("database", "", method, how if clean else f"not complete yet: {how}"))
             crash_point("checkpointed")
             # (6) Row and entry in one commit.
             facts = self._facts(lease, versions, len(ids), stores)
@@ -175,7 +176,7 @@ class Erasure:
             raise NotFoundError("there is no such document", hint="list your documents to see their ids")
         if row.state not in (State.ERASING, State.ERASED):
             raise DocumentError("nobody asked to erase this document", hint="DELETE it first")
-        known = json.loads(row.certificate or "{}")
+        known: dict[str, Any] = json.loads(row.certificate or "{}")
         state = "complete" if row.state == State.ERASED and known.get("receipt") else "pending"
         return {"document": document_id, "tenant": tenant, "state": state} | known
 
@@ -212,64 +213,16 @@ class Erasure:
             routes[version.site] = (route, version.tag)
         return routes
 
-    async def _unindex(
-        self, site: str, route: Route, tag: Tag, tenant: str, identifier: str, ids: list[str]
-    ) -> list[dict[str, Any]]:
-        shard = self.shards[site]
-        existed = await shard.delete(route, ids)
-        crash_point("points-deleted")
-        purged = await shard.purge(route)
-        crash_point("purged")
-        again = await shard.delete(route, ids)
-        if again:
-            raise ErasureError(f"{again} points came back at {site}", hint="they are deleted again")
-        check = f"asked again: 0 of {len(ids)} points"
-        search = self._search(site, tenant, tag)
-        if search is not None:
-            seen = await shard.retrieve(search, ids)
-            if seen:
-                raise ErasureError(f"{len(seen)} points are left at {site}", hint="they are deleted again")
-            check += "; retrieved by id: 0"
-        return [
-            _store("points", site, "deleted by id", check) | {"count": existed},
-            _store("index files", site, str(purged.get("method", "rebuilt")), "rebuilt without the deleted points")
-            | {"result": {k: v if isinstance(v, int | str | bool) else str(v) for k, v in purged.items()}},
-        ]
-
-    async def _unfile(self, site: str, route: Route, tag: Tag, tenant: str, versions: list[Document]) -> dict[str, Any]:
-        vault, search = self.vaults[site], self._search(site, tenant, tag)
-        names: set[str] = set()
-        for version in versions:
-            prefix = names_of(version.id, version.version)
-            blocks = range(-(-version.passages // BLOCK))
-            names |= {prefix + each for each in ("original", "text", "passages", *(f"vectors.{n}" for n in blocks))}
-            if search is not None:
-                names |= set(await vault.names(search, prefix))
-        existed = await vault.delete(route, sorted(names))
-        again = await vault.delete(route, sorted(names))
-        left = 0
-        if search is not None:
-            left = sum([len(await vault.names(search, names_of(v.id, v.version))) for v in versions])
-        if again or left:
-            raise ErasureError(f"{again + left} sealed files are left at {site}", hint="they are deleted again")
-        return _store("sealed files", site, "unlinked", "listed again: 0") | {"count": existed}
-
-    def _search(self, site: str, tenant: str, tag: Tag) -> Route | None:
-        """The probes look once more where the policy lets them; erasing itself does not depend on it."""
-        ask = Ask(worker_principal(site, tenant), Action.SEARCH, site, (tag,), activity=ACTIVITY)
-        decision = self.engine.decide(ask)
-        return decision.route if isinstance(decision, Permit) else None
-
     def _facts(self, lease: Lease, versions: list[Document], put: int, stores: list[dict[str, Any]]) -> dict[str, Any]:
         begun = json.loads(lease.row["certificate"] or "{}")
-        due = _stamp(datetime.now(UTC) + self.horizon)
+        due = stamp(datetime.now(UTC) + self.horizon)
         backups = "backups of the database hold wrapped keys until the key version is rolled"
         return {
             "format": "domicile-erasure/v1",
             "ground": "GDPR 17(1)",
-            "requested": begun.get("requested", _stamp()),
+            "requested": begun.get("requested", stamp()),
             "by": begun.get("by", "app"),
-            "completed": _stamp(),
+            "completed": stamp(),
             "scope": {
                 "versions": len(versions),
                 "passages": sum(version.passages for version in versions),
@@ -331,11 +284,3 @@ class Erasure:
             time.sleep(0.05)
             clean, how = self.database.checkpoint()
         return clean, how
-
-
-def _store(store: str, site: str, method: str, check: str) -> dict[str, Any]:
-    return {"store": store, "site": site, "method": method, "time": _stamp(), "check": check}
-
-
-def _stamp(moment: datetime | None = None) -> str:
-    return receipt.stamp(moment or datetime.now(UTC))

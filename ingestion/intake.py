@@ -7,7 +7,6 @@ Document; whatever fails on the way leaves no file, no key and no row.
 
 import hashlib
 import json
-import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,12 +14,14 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from ingestion import collections
+from ingestion.arrivals import Arrivals, Taken, Upload
 from ingestion.claims import Claim, check_groups, check_name
 from ingestion.crash import crash_point
-from ingestion.documents import LIVING, Document, Documents, State, document, names_of, of_row
+from ingestion.documents import Documents, names_of
 from ingestion.errors import EmptyFileError, TooLargeError
 from ingestion.leases import ACTIVITY, worker_principal
+from ingestion.rows import document
+from ingestion.states import State
 from residency import receipt
 from residency.database import Database
 from residency.decision import Ask, Decision, Permit, Principal, Refusal
@@ -28,9 +29,8 @@ from residency.engine import Engine
 from residency.envelope import seal_field
 from residency.errors import DomicileError, SiteError
 from residency.frames import FrameWriter
-from residency.journal import Touch, recording
+from residency.journal import recording
 from residency.keyring import Keyring
-from residency.keystore import dek
 from residency.ledger import Ledger
 from residency.ports import Vault
 from residency.receipt import Draft
@@ -44,33 +44,12 @@ IDLE: Final = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """A Document that is in: sealed, recorded, never to be lost. `created` is false when nothing new came."""
-
-    document: Document
-    receipt: str
-    created: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Refused:
     """No Site may hold it. `refusal` is the nearest one, `refusals` one per Site; `receipt` its Ledger entry."""
 
     refusal: Refusal
     refusals: tuple[Refusal, ...]
     receipt: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Story:
-    """What stays the same through one upload."""
-
-    claim: Claim
-    principal: Principal
-    activity: str
-    tag: Tag
-    site: str
-    touches: list[Touch]
 
 
 class Intake:
@@ -89,6 +68,7 @@ class Intake:
     ) -> None:
         self.database = database
         self.documents = Documents(database)
+        self.arrivals = Arrivals(database, ledger)
         self.engine = engine
         self.keyring = keyring
         self.ledger = ledger
@@ -124,16 +104,16 @@ class Intake:
         if not first:
             raise EmptyFileError("the body is empty", hint="send the file's bytes as the body")
         with recording() as touches:
-            story = _Story(claim, principal, activity, tag, site, touches)
+            story = Upload(claim, principal, activity, tag, site, touches)
             return await self._take(story, first, stream)
 
-    async def _take(self, story: _Story, first: bytes, stream: AsyncIterator[bytes]) -> Taken:
+    async def _take(self, story: Upload, first: bytes, stream: AsyncIterator[bytes]) -> Taken:
         claim, tag, site, tenant = story.claim, story.tag, story.site, story.principal.tenant
         vault = self.vaults[site]
         collection = await self.database.run(self.documents.collection, tenant, claim.collection)
         name_mac = self.keyring.name_mac(tenant, collection.id, claim.name)
         # (3) The row, `receiving`: it fixes id and version, which keys and frames are bound to.
-        identifier, version = await self.database.run(self._begin, story, collection.id, name_mac)
+        identifier, version = await self.database.run(self.arrivals.begin, story, collection.id, name_mac)
         subject, name = bytes.fromhex(identifier), names_of(identifier, version) + "original"
         writer, key = None, None
         try:
@@ -164,15 +144,18 @@ class Intake:
                 crash_point("frame")
             for frame in frames.finish():
                 await writer.append(frame)
-            values = {
+            content = mac.digest()
+            values: dict[str, Any] = {
                 "name_sealed": seal_field(key, "name", subject, claim.name.encode()),
                 "dek_id": key.dek_id,
                 "artefact_id": frames.artefact_id,
-                "content_mac": mac.digest(),
+                "content_mac": content,
                 "bytes_total": size,
                 "bytes_done": size,
             }
-            same = await self.database.run(self._same, tenant, collection.id, name_mac, values["content_mac"], story)
+            same = await self.database.run(
+                self.arrivals.twin, tenant, collection.id, name_mac, values["content_mac"], story
+            )
             if same is not None:
                 await self._abandon(story, identifier, version, key.dek_id, writer)
                 return Taken(same, same.receipt, created=False)
@@ -182,7 +165,9 @@ class Intake:
             crash_point("after-last-frame")
             # (7) One transaction: row `sealed`, entry in the Ledger.
             draft = self._draft(story, identifier, version, size, plain.digest())
-            taken = await self.database.run(self._commit, story, identifier, version, collection.id, values, draft)
+            taken = await self.database.run(
+                self.arrivals.commit, story, identifier, version, collection.id, values, draft
+            )
         except BaseException:
             await self._abandon(story, identifier, version, key.dek_id if key else None, writer)
             raise
@@ -232,13 +217,13 @@ class Intake:
         stored = await self.ledger.record(draft)
         return Refused(refusals[0], tuple(refusals), stored.id)
 
-    def _route(self, story: _Story, action: Action) -> Route:
+    def _route(self, story: Upload, action: Action) -> Route:
         decision = self._decide(story, action)
         if isinstance(decision, Permit):
             return decision.route
         raise SiteError("the ruling changed while the body came in", site=story.site, hint="send it again")
 
-    def _decide(self, story: _Story, action: Action) -> Decision:
+    def _decide(self, story: Upload, action: Action) -> Decision:
         ask = Ask(story.principal, action, story.site, (story.tag,), activity=story.activity)
         return self.engine.decide(ask)
 
@@ -250,98 +235,7 @@ class Intake:
             hint="split the document, or ask your operator to raise the limit",
         )
 
-    # --- (3) and (7) the row ------------------------------------------------------------------------------------------
-
-    def _begin(self, story: _Story, collection_id: str, name_mac: bytes) -> tuple[str, int]:
-        c, clock, tenant = document.c, self.database.clock(), story.principal.tenant
-        with self.database.transaction() as connection:
-            # Two first uploads of one name must agree on the id, so names of a collection are given out one by one.
-            held = collections.collection
-            connection.execute(sa.select(held.c.id).where(held.c.id == collection_id).with_for_update())
-            collections.turn(connection, tenant)
-            known = connection.execute(
-                sa.select(c.id, sa.func.max(c.version).label("version"))
-                .where(c.collection_id == collection_id, c.name_mac == name_mac, c.tenant_id == tenant)
-                .where(c.state.not_in([State.ERASING, State.ERASED]))
-                .group_by(c.id)
-            ).first()
-            identifier, version = (known.id, known.version + 1) if known else (secrets.token_hex(16), 1)
-            values: dict[str, Any] = {
-                "id": identifier,
-                "version": version,
-                "tenant_id": tenant,
-                "collection_id": collection_id,
-                "name_mac": name_mac,
-                "jurisdiction": story.tag.origin,
-                "tag": json.dumps(story.tag.facts(), sort_keys=True),
-                "tag_digest": story.tag.digest.hex(),
-                "tag_class": collections.number(connection, tenant, story.tag),
-                "claim_digest": story.claim.digest(story.tag),
-                "groups": json.dumps(sorted(story.claim.groups)),
-                "site_id": story.site,
-                "state": State.RECEIVING,
-                "media_type": story.claim.media_type[:100],
-                "created": clock,
-                "updated": clock,
-            }
-            empty = dict.fromkeys(("name_sealed", "dek_id", "artefact_id", "content_mac"), b"")
-            texts = {"cause": "", "language": "und", "languages": "{}", "receipt": ""}
-            zeros = ("state_seq", "attempts", "retries", "lease_epoch", "not_before", "search_epoch", "bytes_total")
-            counters = ("bytes_done", "pages", "passages_total", "passages_done")
-            connection.execute(
-                sa.insert(document).values(values | empty | texts | dict.fromkeys((*zeros, *counters), 0))
-            )
-        return identifier, version
-
-    def _same(
-        self, tenant: str, collection_id: str, name_mac: bytes, content_mac: bytes, story: _Story
-    ) -> Document | None:
-        with self.database.reading() as connection:
-            return self._living_twin(connection, tenant, collection_id, name_mac, content_mac, story)
-
-    @staticmethod
-    def _living_twin(
-        connection: sa.Connection, tenant: str, collection_id: str, name_mac: bytes, content_mac: bytes, story: _Story
-    ) -> Document | None:
-        """Find the newest version of this name, if it lives and has the same bytes under the same claim."""
-        c = document.c
-        newest = connection.execute(
-            sa.select(document)
-            .where(c.tenant_id == tenant, c.collection_id == collection_id, c.name_mac == name_mac)
-            .where(c.state.not_in([State.RECEIVING, State.ERASING, State.ERASED]))
-            .order_by(c.version.desc())
-            .limit(1)
-        ).first()
-        if newest is None or newest.state not in LIVING or newest.content_mac != content_mac:
-            return None
-        return of_row(newest) if newest.claim_digest == story.claim.digest(story.tag) else None
-
-    def _commit(
-        self,
-        story: _Story,
-        identifier: str,
-        version: int,
-        collection_id: str,
-        values: dict[str, Any],
-        draft: Draft,
-    ) -> Taken:
-        c, tenant = document.c, story.principal.tenant
-        with self.database.transaction() as connection:
-            held = collections.collection
-            connection.execute(sa.select(held.c.id).where(held.c.id == collection_id).with_for_update())
-            mine = sa.and_(c.id == identifier, c.version == version, c.state == State.RECEIVING)
-            row = connection.execute(sa.select(document).where(mine)).one()
-            twin = self._living_twin(connection, tenant, collection_id, row.name_mac, values["content_mac"], story)
-            if twin is not None:  # another upload of the same bytes came in first
-                return Taken(twin, twin.receipt, created=False)
-            stored = self.ledger.append(draft, connection)
-            moved = values | {"state": State.SEALED, "state_seq": 1, "receipt": stored.id}
-            connection.execute(sa.update(document).where(mine).values(moved | {"updated": self.database.clock()}))
-            crash_point("before-commit")
-            row = connection.execute(sa.select(document).where(c.id == identifier, c.version == version)).one()
-        return Taken(of_row(row), stored.id, created=True)
-
-    def _draft(self, story: _Story, identifier: str, version: int, size: int, plain: bytes) -> Draft:
+    def _draft(self, story: Upload, identifier: str, version: int, size: int, plain: bytes) -> Draft:
         return Draft(
             kind="ingest",
             tenant=story.principal.tenant,
@@ -357,7 +251,7 @@ class Intake:
     # --- whatever fails leaves nothing --------------------------------------------------------------------------------
 
     async def _abandon(
-        self, story: _Story, identifier: str, version: int, dek_id: bytes | None, writer: Any | None
+        self, story: Upload, identifier: str, version: int, dek_id: bytes | None, writer: Any | None
     ) -> None:
         if writer is not None:
             await writer.abandon()
@@ -393,7 +287,7 @@ class Intake:
         rows = await self.database.run(find)
         swept = 0
         for row in rows:
-            dek_ids = await self.database.run(self._keys_of, row)
+            dek_ids: list[bytes | None] = [*await self.database.run(self.arrivals.keys_of, row)]
             tag = Tag.of(json.loads(row.tag))
             try:
                 for dek_id in dek_ids or [None]:
@@ -402,11 +296,6 @@ class Intake:
             except DomicileError:
                 continue  # its Site does not answer now; the next sweep will come by
         return swept
-
-    def _keys_of(self, row: Any) -> list[bytes]:
-        mine = sa.and_(dek.c.subject_id == bytes.fromhex(row.id), dek.c.subject_version == row.version)
-        with self.database.reading() as connection:
-            return [bytes(each.id) for each in connection.execute(sa.select(dek.c.id).where(mine))]
 
 
 async def _all(first: bytes, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -16,8 +16,9 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from ingestion import collections
-from ingestion.documents import READY, State, document
 from ingestion.errors import LeaseLostError
+from ingestion.rows import document
+from ingestion.states import READY, State
 from residency.database import Database
 from residency.decision import Ask, Permit, Principal
 from residency.engine import Engine
@@ -108,7 +109,7 @@ class Leases:
         self._heart: threading.Thread | None = None
         self._take = self._statement()
 
-    def _statement(self) -> sa.TextClause:
+    def _statement(self) -> sa.TextualSelect:
         sqlite = self.database.sqlite
         clock = str(self.database.clock())
         ready = _READY_AT_SITE.format(states=", ".join(f"'{state}'" for state in READY), clock=clock)

@@ -10,7 +10,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -19,34 +19,27 @@ from ingestion import detectors, points, rulings, sandbox, splitter, tagger
 from ingestion.artefacts import BLOCK
 from ingestion.claims import suffix_of
 from ingestion.crash import crash_point
-from ingestion.documents import State
 from ingestion.errors import IngestionError, LeaseLostError, ReaderError
+from ingestion.indexing import Indexing
 from ingestion.leases import ATTEMPTS, Lease, Leases
 from ingestion.records import Records
 from ingestion.rulings import Passes
 from ingestion.sandbox import Reading
+from ingestion.states import State
 from ingestion.work import Open, Work
 from residency.database import Database
 from residency.decision import Refusal
 from residency.engine import Engine
-from residency.envelope import vector_digest
 from residency.errors import KeyringError, ModelError, ResidencyError, RouteError, SealedError, SiteError
 from residency.journal import recording
 from residency.keyring import Keyring
 from residency.ledger import Ledger
-from residency.ports import Embedder, Point, PointFilter, Shard, Vault
-from residency.route import Route
+from residency.ports import Embedder, PointFilter, Shard, Vault
 from residency.seal import OpenDek
 from residency.searchkeys import SearchKeys
 from residency.tag import Tag
 
 log = logging.getLogger(__name__)
-
-PUT_WITHIN: Final = 10.0
-"""Seconds a put may take; none starts on a lease with less left."""
-
-PASSAGE_TOKENS: Final = 200
-"""Tokens of a Passage at most; the rest of the model's width is for its heading."""
 
 Read = Callable[..., Awaitable[Reading]]
 Step = Callable[[Work, Open, Passes], Awaitable[Refusal | None]]
@@ -74,6 +67,7 @@ class Pipeline:
         self.keyring = keyring
         self.records = Records(database, leases, engine, ledger)
         self.shards = shards
+        self.indexing = Indexing(database, leases, shards)
         self.vaults = vaults
         self.embedders = embedders
         self.read = read
@@ -170,7 +164,7 @@ class Pipeline:
     async def _split(self, work: Work, held: Open, passes: Passes) -> None:
         """(3) Cut the text into Passages that keep their offsets."""
         embedder = passes.embedder
-        most = min(PASSAGE_TOKENS, embedder.max_tokens)
+        most = min(splitter.MAX_TOKENS, embedder.max_tokens)
         reading = await held.text(passes)
         pieces = await asyncio.to_thread(splitter.split, reading, count_tokens=embedder.count_tokens, max_tokens=most)
         if not pieces:
@@ -199,8 +193,7 @@ class Pipeline:
             if isinstance(ruled, Refusal):
                 return ruled
             block = pieces[first : first + BLOCK]
-            texts = await asyncio.to_thread(points.for_embedding, block, ruled.embedder)
-            vectors = keys.rotate(await ruled.embedder.embed(ruled.embed, texts))
+            vectors = keys.rotate(await ruled.embedder.embed(ruled.embed, points.for_embedding(block)))
             await self.keyring.reserve(held.dek, 16)
             await held.artefacts.write_vectors(ruled.store, first, vectors)
             crash_point("vectors-written")
@@ -218,7 +211,7 @@ class Pipeline:
         if keys.epoch != work["search_epoch"]:  # the search keys were rolled meanwhile
             await self._move(work, State.SPLIT, passages_done=0)
             return None
-        await self.database.run(self._write_down, work, keys)
+        await self.database.run(self.indexing.write_down, work, keys)
         for first in range(work["passages_done"] // BLOCK * BLOCK, len(pieces), BLOCK):
             ruled = self._rule(work, work.tag)
             if isinstance(ruled, Refusal):
@@ -236,7 +229,7 @@ class Pipeline:
                 pieces=block,
                 vectors=vectors,
             )
-            await self._put_block(work, ruled.store, made)
+            await self.indexing.put(work, ruled.store, made)
             crash_point("block-put")
             if first + BLOCK < len(pieces):
                 await self.database.run(self.leases.note, work.lease, passages_done=first + len(block))
@@ -249,11 +242,11 @@ class Pipeline:
         shard, wanted = self.shards[work["site_id"]], points.expected(keys, work.lease.row)
         ours = PointFilter(owners=(keys.owner,), documents=(work["id"],))
         found = set(await shard.ids(passes.search, ours))
-        if not found.issuperset(wanted) or not await self._sample_opens(work, held, passes, shard, wanted):
+        if not found.issuperset(wanted) or not await self.indexing.sample_opens(work, held, passes, shard, wanted):
             # The Site lost or bent acknowledged points, or was set back: they are put again from the artefacts.
             await self._move(work, State.EMBEDDED, passages_done=0)
             raise SiteError("points at a Site are not as they were put", site=shard.site, hint="they are put again")
-        strays = found.difference(await self.database.run(self._known_points, work["id"]))
+        strays = found.difference(await self.database.run(self.indexing.written, work["id"]))
         if strays:
             await shard.delete(passes.erase, sorted(strays))
         crash_point("before-live")
@@ -268,11 +261,11 @@ class Pipeline:
         if isinstance(route, Refusal):
             await self.database.run(self.records.wait, work, route)
             return
-        ids = await self.database.run(self._known_points, work["id"], work["version"])
+        ids = await self.database.run(self.indexing.written, work["id"], work["version"])
         if ids:
             await self.shards[work["site_id"]].delete(route, ids)
         crash_point("replaced-deleted")
-        await self.database.run(self._archived, work)
+        await self.database.run(self.indexing.archived, work)
         crash_point("archived")
 
     # --- rulings, keys, points ----------------------------------------------------------------------------------------
@@ -320,49 +313,11 @@ class Pipeline:
         assert keys is not None  # noqa: S101 - `create` makes them
         return keys
 
-    async def _put_block(self, work: Work, route: Route, made: list[Point]) -> None:
-        lease = work.lease
-        if lease.left() < PUT_WITHIN:
-            await self.database.run(self.leases.keep, lease)
-            lease.check()
-        try:
-            async with asyncio.timeout(min(PUT_WITHIN, lease.left())):
-                await self.shards[work["site_id"]].put(route, made)
-        except TimeoutError as error:
-            raise SiteError("a put took too long", site=work["site_id"], hint="it is tried again") from error
-
-    async def _sample_opens(self, work: Work, held: Open, passes: Passes, shard: Shard, wanted: list[str]) -> bool:
-        """Open a few Passages as a search would, and compare the stored vector with what was sealed beside the text."""
-        sample = sorted({0, len(wanted) // 2, len(wanted) - 1})
-        got = {p.id: p for p in await shard.retrieve(passes.search, [wanted[n] for n in sample], vectors=True)}
-        sealer = held.sealer(work)
-        for number in sample:
-            point = got.get(wanted[number])
-            try:
-                if point is None or sealer.open(number, point.id, point.payload["s"]).vd != vector_digest(point.vector):
-                    return False
-            except (SealedError, KeyError):
-                return False
-        return True
-
     # --- rows ---------------------------------------------------------------------------------------------------------
 
     async def _move(self, work: Work, to: State, **values: Any) -> None:
         await self.database.run(self.leases.move, work.lease, to, **values)
         crash_point(str(to))
-
-    def _write_down(self, work: Work, keys: SearchKeys) -> None:
-        with self.database.transaction() as connection:
-            points.write_down(connection, work.lease.row, keys.epoch, points.expected(keys, work.lease.row))
-
-    def _known_points(self, document_id: str, version: int | None = None) -> list[str]:
-        with self.database.reading() as connection:
-            return points.written(connection, document_id, version)
-
-    def _archived(self, work: Work) -> None:
-        with self.database.transaction() as connection:
-            points.strike(connection, work["id"], work["version"])
-            self.leases.move(work.lease, State.ARCHIVED, connection=connection, release=True)
 
     async def _fail(self, work: Work, hand: list[Open], cause: str, error: Exception) -> None:
         """End with a cause; what the error said beyond that is sealed, since it may speak of the text."""

@@ -16,7 +16,7 @@ from ingestion.sandbox import Reading
 from ingestion.splitter import Piece
 from residency.database import metadata
 from residency.envelope import PassageBody, PassageSealer, payload, vector_digest
-from residency.ports import Embedder, Point, Vectors
+from residency.ports import Point, Vectors
 from residency.searchkeys import SearchKeys
 
 document_points = sa.Table(
@@ -63,14 +63,9 @@ def strike(connection: sa.Connection, document_id: str, version: int | None = No
     connection.execute(doomed if version is None else doomed.where(c.version == version))
 
 
-def for_embedding(pieces: Sequence[Piece], embedder: Embedder) -> list[str]:
-    """Give the texts to embed: the heading helps the model, unless both together exceed what it can read."""
-    texts = []
-    for piece in pieces:
-        both = f"{piece.heading}\n{piece.text}" if piece.heading else piece.text
-        fits = not piece.heading or embedder.count_tokens(both) <= embedder.max_tokens
-        texts.append(both if fits else piece.text)
-    return texts
+def for_embedding(pieces: Sequence[Piece]) -> list[str]:
+    """Give the texts to embed; the heading helps the model, and the splitter left room for it."""
+    return [f"{piece.heading}\n{piece.text}" if piece.heading else piece.text for piece in pieces]
 
 
 def make(

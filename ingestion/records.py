@@ -10,9 +10,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from ingestion import collections
-from ingestion.documents import State, document
 from ingestion.errors import IngestionError
 from ingestion.leases import ACTIVITY, Leases
+from ingestion.rows import document
+from ingestion.states import State
 from ingestion.work import Work
 from residency import receipt
 from residency.database import Database

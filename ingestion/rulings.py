@@ -39,7 +39,8 @@ def rule(engine: Engine, embedders: Mapping[str, Embedder], *, tenant: str, site
     permits, refusals = engine.permitted(worker, Action.EMBED, (tag,), "embedder", activity=ACTIVITY)
     for permit in permits:
         if permit.ask.site in embedders:
-            return Passes(*routes, embed=permit.route, embedder=embedders[permit.ask.site])
+            may_open, store, search, erase = routes
+            return Passes(may_open, store, search, erase, permit.route, embedders[permit.ask.site])
     if permits or not refusals:
         raise SiteError("no embedder of the Fleet runs in this process", hint="`domicile doctor` shows what is missing")
     return refusals[0]

@@ -5,6 +5,7 @@ the process dies: a lease runs out and another worker goes on.
 """
 
 import asyncio
+import contextlib
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,11 +13,11 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from ingestion.documents import State
 from ingestion.erasure import Erasure
 from ingestion.errors import LeaseLostError
 from ingestion.leases import Lease, Leases
 from ingestion.pipeline import Pipeline
+from ingestion.states import State
 from residency.errors import DomicileError
 
 log = logging.getLogger(__name__)
@@ -116,6 +117,11 @@ class Worker:
                 await self.pipeline.advance(lease)
         except LeaseLostError:
             self.leases.forget(lease)
+        except asyncio.CancelledError:
+            # We are being stopped: give it back at once, so that nobody waits for the lease to run out.
+            with contextlib.suppress(LeaseLostError, sa.exc.DBAPIError):
+                self.leases.release(lease, wait=False)
+            raise
         except sa.exc.DBAPIError as error:
             # The lease runs out by itself; nothing was half written.
             self.leases.forget(lease)

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from ingestion.arrivals import Taken
 from ingestion.claims import Claim
 from ingestion.documents import Document, Documents
 from ingestion.erasure import Erasure
-from ingestion.intake import Intake, Refused, Taken
+from ingestion.intake import Intake, Refused
 from ingestion.leases import Leases
 from ingestion.pipeline import Pipeline
 from ingestion.worker import Worker
@@ -24,7 +25,8 @@ from residency.decision import Principal
 from residency.engine import Engine
 from residency.fleet import Fleet
 from residency.keyring import Keyring
-from residency.ledger import Ledger, LogKey
+from residency.ledger import Ledger
+from residency.logkey import LogKey
 from residency.outlets.keys.file import FileKeys
 from residency.outlets.passing import passing
 from residency.outlets.shards.edge import EdgeShard

@@ -1,0 +1,111 @@
+"""Inventory: how much of which Tag lies where; what a search is ruled on, and what reports print.
+
+Counts are remembered until something becomes live, is replaced or erased (`collections.generation`).
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from ingestion import collections
+from ingestion.rows import document
+from ingestion.states import State
+from residency.database import Database
+from residency.tag import Tag
+
+REMEMBERED: Final = 1024
+"""Summaries kept at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassCount:
+    """How much of one Tag lies at one Site for a tenant: what a search is ruled on, and counts as withheld."""
+
+    tag_class: int
+    tag: Tag
+    site: str
+    jurisdiction: str
+    """Whose search keys its points are made with."""
+    language: str
+    documents: int
+    passages: int
+
+
+class Inventory:
+    """Summaries over the live rows, synchronous."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._counts: dict[tuple[str, tuple[str, ...] | None], tuple[int, list[tuple[ClassCount, frozenset[str]]]]] = {}
+
+    def counts(
+        self, tenant: str, collection_ids: Sequence[str] | None = None, groups: frozenset[str] = frozenset()
+    ) -> list[ClassCount]:
+        """Count live Documents and Passages by Tag, Site and main language, as far as `groups` may see them.
+
+        Cached until something becomes live, is replaced or erased.
+        """
+        key = (tenant, tuple(sorted(collection_ids)) if collection_ids is not None else None)
+        with self.database.reading() as connection:
+            generation = collections.generation(connection, tenant)
+            cached = self._counts.get(key)
+            if cached is None or cached[0] != generation:
+                cached = (generation, self._count(connection, tenant, collection_ids))
+                if len(self._counts) > REMEMBERED:
+                    self._counts.clear()
+                self._counts[key] = cached
+        return [count for count, only in cached[1] if not only or only & groups]
+
+    @staticmethod
+    def _count(
+        connection: sa.Connection, tenant: str, collection_ids: Sequence[str] | None
+    ) -> list[tuple[ClassCount, frozenset[str]]]:
+        c = document.c
+        by = (c.tag_class, c.site_id, c.jurisdiction, c.language, c.groups)
+        query = sa.select(*by, sa.func.count().label("documents"), sa.func.sum(c.passages_total).label("passages"))
+        query = query.where(c.tenant_id == tenant, c.state == State.LIVE).group_by(*by)
+        if collection_ids is not None:
+            query = query.where(c.collection_id.in_(list(collection_ids)))
+        tags = collections.tags(connection, tenant)
+        return [
+            (
+                ClassCount(
+                    tag_class=row.tag_class,
+                    tag=tags[tenant, row.tag_class],
+                    site=row.site_id,
+                    jurisdiction=row.jurisdiction,
+                    language=row.language,
+                    documents=row.documents,
+                    passages=int(row.passages),
+                ),
+                frozenset(json.loads(row.groups)),
+            )
+            for row in connection.execute(query)
+        ]
+
+    def placement(self, tenant: str) -> list[dict[str, Any]]:
+        """Say what lies where, for reports: live documents, passages and bytes by Tag and Site."""
+        c = document.c
+        by = (c.tag_class, c.site_id)
+        query = (
+            sa.select(
+                *by,
+                sa.func.count().label("documents"),
+                sa.func.sum(c.passages_total).label("passages"),
+                sa.func.sum(c.bytes_total).label("bytes"),
+            )
+            .where(c.tenant_id == tenant, c.state == State.LIVE)
+            .group_by(*by)
+            .order_by(*by)
+        )
+        with self.database.reading() as connection:
+            tags = collections.tags(connection, tenant)
+            return [
+                tags[tenant, row.tag_class].facts()
+                | {"site": row.site_id, "documents": row.documents, "passages": int(row.passages)}
+                | {"bytes": int(row.bytes)}
+                for row in connection.execute(query)
+            ]

@@ -1,0 +1,60 @@
+"""States: where a Document version stands, what holds it up, and what to do next.
+
+The transitions are `pipeline.py`'s and `erasure.py`'s; people meet three ends: live, quarantined, failed.
+"""
+
+from enum import StrEnum
+from typing import Final
+
+
+class State(StrEnum):
+    """Where a version stands; people meet three ends: live, quarantined, failed."""
+
+    RECEIVING = "receiving"
+    SEALED = "sealed"
+    PARSED = "parsed"
+    TAGGED = "tagged"
+    SPLIT = "split"
+    EMBEDDED = "embedded"
+    INDEXED = "indexed"
+    LIVE = "live"
+    QUARANTINED = "quarantined"
+    FAILED = "failed"
+    REPLACED = "replaced"
+    ARCHIVED = "archived"
+    ERASING = "erasing"
+    ERASED = "erased"
+
+
+COMING: Final = (State.SEALED, State.PARSED, State.TAGGED, State.SPLIT, State.EMBEDDED, State.INDEXED)
+"""On the way to live, a worker's business."""
+READY: Final = (*COMING, State.REPLACED, State.ERASING)
+"""What a worker may take."""
+LIVING: Final = (*COMING, State.LIVE, State.QUARANTINED)
+"""A version that stands for the Document: the same bytes again change nothing."""
+NEVER: Final = 1e15
+"""A `not_before` that does not come: another version's row carries the work."""
+
+HINTS: Final[dict[str, str]] = {
+    "encrypted_file": "remove the password and upload the file again",
+    "broken_file": "the file does not open; save it again from its program and upload that",
+    "empty_text": "there is no text in it; if it is a scan, run character recognition first",
+    "unsupported_type": "upload it as PDF, DOCX, HTML, Markdown or plain text",
+    "bomb": "the file unpacks to far more than it may; upload its parts singly",
+    "parse_timeout": "reading took too long; split the file and upload the parts",
+    "parse_memory": "reading took too much memory; split the file and upload the parts",
+    "parse_crash": "the reader broke off on this file; save it in another format and upload that",
+    "poison": "work on it broke off several times; ask your operator to look, then retry",
+    "tag_disputed": "its text points to another jurisdiction than declared; a reviewer decides",
+    "site_refused": "the Site that holds it is not permitted under its narrowed Tag; a reviewer decides",
+    "residency_denied": "the policy refuses this step at present; it goes on when the policy permits it",
+    "site_unavailable": "a Site does not answer; it goes on by itself",
+    "storage_full": "a Site has no room left; it goes on when there is some",
+    "key_provider_unavailable": "the key provider does not answer; it goes on by itself",
+    "ledger_unavailable": "the Ledger cannot be written; it goes on by itself",
+    "sealed_damaged": "its sealed file does not open; upload the original again",
+    "model_refused": "the embedding model refused it; ask your operator to look",
+    "model_changed": "its collection holds vectors of another model; use another collection",
+    "internal": "something broke that should not; ask your operator to look, then retry",
+}
+"""What to do next, by cause."""
