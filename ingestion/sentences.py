@@ -7,6 +7,7 @@ ordinal does not. sentencex finds the boundaries; what it knows too little of, l
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Final
 
 import sentencex
@@ -29,8 +30,8 @@ _MONTHS: Final = (
 )
 _GENERAL: Final = r"art|no|nos|nr|para|paras|p|pp|ff|cf|ca|vs|e\.\ ?g|i\.\ ?e|dr|prof|mr|mrs|ms|st|approx|sec"
 _ABBREVIATIONS: Final[dict[str, str]] = {
-    "de": r"abs|lit|ziff|rn|rdnr|s|bl|bd|hrsg|aufl|inkl|exkl|zzgl|abzgl|bzw|vgl|gem|ggf|evtl|sog|z\.\ ?b|d\.\ ?h|u\.\ ?a"
-    r"|i\.\ ?v\.\ ?m|i\.\ ?s\.\ ?d|i\.\ ?d\.\ ?r|v\.\ ?a|o\.\ ?g|tel|str|dipl|ing|allg|max|min|mind|höchst",
+    "de": r"abs|lit|ziff|rn|rdnr|s|bl|bd|hrsg|aufl|inkl|exkl|zzgl|abzgl|bzw|vgl|gem|ggf|evtl|sog|z\.\ ?b|d\.\ ?h"
+    r"|u\.\ ?a|i\.\ ?v\.\ ?m|i\.\ ?s\.\ ?d|i\.\ ?d\.\ ?r|v\.\ ?a|o\.\ ?g|tel|str|dipl|ing|allg|max|min|mind|höchst",
     "en": r"fig|vol|ch|cl|reg|dept|est|max|min|incl|excl|tel",
     "fr": r"al|m|mm|mme|mlle|me|n|p\.\ ?ex|c\.-à-d|env|chap|tél|av|bd|réf|incl|excl|max|min",
     "es": r"núm|sr|sra|sres|dª|d|p\.\ ?ej|pág|págs|ap|apdo|tel|ud|uds|máx|mín",
@@ -72,7 +73,7 @@ def _stretches(text: str) -> Iterator[tuple[int, int]]:
     for line in (*_ROW.finditer(text), *_HEADING_LINE.finditer(text)):
         cuts.update(line.span())
     ordered = sorted(cuts)
-    yield from zip(ordered, ordered[1:], strict=False)
+    yield from pairwise(ordered)
 
 
 def _boundaries(stretch: str, language: str, offset: int) -> Iterator[tuple[int, int]]:

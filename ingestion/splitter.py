@@ -6,6 +6,7 @@ llama-index's SentenceSplitter packs sentences; its offsets are not used (in rep
 equal stretch, run-llama/llama_index: core/node_parser/interface.py): each piece is sought from the last one's end.
 """
 
+import itertools
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
@@ -27,6 +28,8 @@ UNBROKEN: Final = 80
 """Code points of a run without white space (base64, rules of dots) that are taken at once."""
 OWN_LANGUAGE: Final = 120
 """Code points from which a Passage's language is told by itself and not by its Document; more are not looked at."""
+PLACES: Final = 8
+"""Places of a text that are listened to for a second language."""
 WIDEST: Final = 12
 """Code points that count as one token at least: a model may take any run of letters for one unknown word."""
 
@@ -57,6 +60,7 @@ def split(reading: Reading, *, count_tokens: Callable[[str], int], max_tokens: i
         return max(count_tokens(text), len(text) // WIDEST)
 
     spoken = tell_language(reading.text)
+    mixed = _languages(reading.text) - {spoken}
     packer = _Packer(count, spoken)
     starts = [page.start for page in reading.pages]
     pieces: list[Piece] = []
@@ -66,10 +70,18 @@ def split(reading: Reading, *, count_tokens: Callable[[str], int], max_tokens: i
         for begin, stop in packer.pack(reading.text, start, end, budget):
             text = reading.text[begin:stop]
             page = reading.pages[max(0, bisect_right(starts, begin) - 1)].number if reading.pages else 1
-            own = tell_language(text[: 2 * OWN_LANGUAGE]) if stop - begin >= OWN_LANGUAGE else "und"
-            language = spoken if own == "und" else own
+            own = tell_language(text[: 2 * OWN_LANGUAGE]) if mixed and stop - begin >= OWN_LANGUAGE else spoken
+            language = own if own in mixed else spoken
             pieces.append(Piece(len(pieces), text, begin, stop, page, heading, language))
     return pieces
+
+
+def _languages(text: str) -> frozenset[str]:
+    """Give the languages heard at `PLACES` places: most Documents have one, and their Passages need not be asked."""
+    if len(text) < 4 * OWN_LANGUAGE:
+        return frozenset()
+    step = max(2 * OWN_LANGUAGE, len(text) // PLACES)
+    return frozenset(tell_language(text[at : at + 2 * OWN_LANGUAGE]) for at in range(0, len(text), step)) - {"und"}
 
 
 def _stretches(reading: Reading, language: str) -> Iterator[tuple[int, int, str]]:
@@ -149,7 +161,7 @@ class _Packer:
         starts = [start for start, _ in sentences(stretch, self._language)]
         cuts = [0, *starts[1:], len(stretch)]
         out: list[str] = []
-        for start, end in zip(cuts, cuts[1:], strict=False):
+        for start, end in itertools.pairwise(cuts):
             out += _short(stretch[start:end])
         return out
 
