@@ -2,12 +2,17 @@
 
 import base64
 import hashlib
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from residency import envelope, frames
 from residency.lexicon import Lexicon, keyed_tag, point_id
-from residency.seal import SUITES, KeyContext, OpenDek, Purpose, lp, u8, u32, u64
+from residency.outlets.keys.file import FileKeys
+from residency.ports import KekRef
+from residency.rotation import Rotation, digest
+from residency.seal import SUITES, KeyContext, OpenDek, Purpose, lp, tenant_bytes, u8, u32, u64
 
 TENANT, DOCUMENT, DEK_ID, KEK_ID, COLLECTION, POINT, ARTEFACT = (bytes(range(n, n + 16)) for n in range(0, 0x70, 16))
 KEK, DEK, TAG_DIGEST, K_LEX, K_TAG = (bytes([n]) * 32 for n in (0x11, 0x22, 0x55, 0x66, 0x88))
@@ -31,6 +36,10 @@ ENVELOPE = (
 FILE = (
     "444d0101202122232425262728292a2b2c2d2e2f606162636465666768696a6b6c6d6e6f7777777777777777777777779ec3f2b7a3f24a"
     "f2c28ec58f2ccc15a4246492"
+)
+KEK_FILE = (
+    "444d0101333333333333333333333333dc63548def462a88de8854f9b86a30eac418d3405b953db761060633cf6970d8ddedde657ff804aa"
+    "e0d1276f6c5b4d66"
 )
 
 
@@ -94,6 +103,21 @@ def test_token_ids_are_frozen() -> None:
 def test_payload_tags_and_point_ids_are_frozen() -> None:
     assert keyed_tag(K_TAG, "tenant", TENANT) == "ey_KlvY6j_qRyxcL94AAMQ"
     assert point_id(K_TAG, DOCUMENT, 1, 0) == "a71abfa6-c74d-8c7e-81b9-cc86403649c5"
+
+
+def test_a_kek_file_of_version_1_opens(tmp_path: Path) -> None:
+    keys = FileKeys(tmp_path / "keys", site="de", root=b"\x99" * 32)
+    assert keys._open(KekRef(KEK_ID, 1, "northwind", "DE", "de"), bytes.fromhex(KEK_FILE)) == KEK
+
+
+def test_the_bytes_of_a_tenant_are_frozen() -> None:
+    assert tenant_bytes("northwind").hex() == "9d1be11c149b62756d3de9d0d873ff1c"
+
+
+def test_the_bytes_of_a_matrix_are_frozen() -> None:
+    matrix = np.ones((1, 1), dtype=np.float32)
+    assert Rotation(matrix).encoded().hex() == "0000803f"
+    assert digest(matrix).hex() == hashlib.sha256(bytes.fromhex("0000803f")).hexdigest()
 
 
 def test_integers_are_big_endian() -> None:
