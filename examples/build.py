@@ -47,6 +47,8 @@ def docx(source: Path) -> tuple[str, bytes]:
     facts = dict(line.split(": ", 1) for line in head.strip().splitlines())
     document = Document()
     _style(document)
+    for spoken in document.styles.element.iter(qn("w:lang")):
+        spoken.set(qn("w:val"), facts["language"])
     properties = document.core_properties
     properties.title, properties.author, properties.language = facts["title"], facts["organisation"], facts["language"]
     properties.created = properties.modified = MADE.replace(tzinfo=None)
@@ -85,7 +87,8 @@ def _head_and_foot(document: DocumentType, facts: dict[str, str]) -> None:
     section = document.sections[0]
     head, foot = section.header.paragraphs[0], section.footer.paragraphs[0]
     for paragraph, left in ((head, facts["organisation"]), (foot, facts["date"])):
-        paragraph.paragraph_format.tab_stops.clear_all()
+        if paragraph.style is not None:  # whose own stop in the middle would catch the tab
+            paragraph.style.paragraph_format.tab_stops.clear_all()
         paragraph.paragraph_format.tab_stops.add_tab_stop(Cm(15.8), WD_TAB_ALIGNMENT.RIGHT)
         paragraph.add_run(f"{left}\t").font.size = Pt(9)
     head.add_run(facts["reference"]).font.size = Pt(9)
