@@ -154,7 +154,7 @@ def verify(path: Path, digest: str | None) -> VerifiedModel:
     root = path.resolve()
     files = manifest(root)
     seen = digest_of(files)
-    if digest is None:
+    if not digest:
         raise ModelError("no digest is pinned for this model", hint=f'check the folder, then pin digest = "{seen}"')
     if seen != digest:
         raise ModelError(

@@ -158,9 +158,10 @@ def test_settings_that_are_no_json_are_refused(folder: Path, text: str) -> None:
         models.verify(folder, pin(folder))
 
 
-def test_without_a_pinned_digest_the_hint_gives_the_one_seen(folder: Path) -> None:
+@pytest.mark.parametrize("digest", [None, ""])
+def test_without_a_pinned_digest_the_hint_gives_the_one_seen(folder: Path, digest: str | None) -> None:
     with pytest.raises(ModelError, match="no digest is pinned") as caught:
-        models.verify(folder, None)
+        models.verify(folder, digest)
     assert pin(folder) in caught.value.hint
 
 
