@@ -173,7 +173,7 @@ class Keystore:
             if not _count_wraps(connection, target, len(moves)):
                 return 0
             connection.execute(swap, values)
-            return sum(connection.execute(follow, value).rowcount for value in values)
+            return int(connection.execute(follow, values).rowcount)
 
     def reserve(self, dek_id: bytes, count: int) -> int:
         """Count messages before they are sealed; raises `KeyringError` at the limit or when the key was shredded."""

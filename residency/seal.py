@@ -11,14 +11,12 @@ import hmac
 import os
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NoReturn
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, AESGCMSIV
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from residency.errors import KeyringError, SealedError
 
@@ -149,9 +147,10 @@ class KeyContext:
     dek_id: bytes
     suite: int = 1
 
-    def encoded(self) -> bytes:
-        """Give K, the key context as bytes."""
-        return bind(
+    _encoded: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        encoded = bind(
             "domicile/v1/dek",
             u8(self.suite),
             self.purpose,
@@ -161,6 +160,11 @@ class KeyContext:
             u32(self.version),
             self.dek_id,
         )
+        object.__setattr__(self, "_encoded", encoded)
+
+    def encoded(self) -> bytes:
+        """Give K, the key context as bytes."""
+        return self._encoded
 
     def wrap_aad(self, kek_id: bytes, kek_version: int, tag_digest: bytes) -> bytes:
         """Give what wrapping under this KEK binds: the context, the KEK, and the Tag as it stands now."""
@@ -178,8 +182,8 @@ class KeyContext:
 
 
 def expand(key: bytes, info: bytes) -> bytes:
-    """Derive 32 bytes from a uniformly random key."""
-    return HKDFExpand(SHA256(), KEY, info).derive(key)
+    """Derive 32 bytes from a uniformly random key: the one block of HKDF-SHA256-Expand (RFC 5869 2.3)."""
+    return hmac.digest(key, info + b"\x01", "sha256")
 
 
 def new_key() -> bytes:
