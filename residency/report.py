@@ -1,0 +1,251 @@
+"""report: the Ledger of one tenant and period, the inventory and the Fleet, as one master document.
+
+Rules kept here: every number is counted from Receipts or given by the inventory, and zero is a number; coverage and
+unknowns always stand in it; it says recorded, refused, permitted, and never that data did not leave a place.
+The master is canonical JSON (RFC 8785), signed by the log's key; all other formats are drawn from it
+(`service/rendering/`). No IO here; gathering is in `service/reporting.py`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from typing import Any, Final
+
+from residency.decision import Clause
+from residency.evidence import GRADES
+from residency.fleet import Fleet, Site
+from residency.receipt import stamp
+from residency.tally import Tally, tally
+from residency.zones import Zones
+
+SCHEMA: Final = "domicile-residency-report/1"
+UNSEEN: Final = (
+    "the control planes and staff of the operators and hosting companies of the Sites",
+    "the routes that packets took between Sites, and name resolution",
+    "copies that a Site makes by itself: its backups, its swap space, its own logs",
+    "what an asker did with an answer after it was delivered",
+)
+"""What nobody observes, in every report."""
+HOW: Final = (
+    "Compare the public key under Evidence with the one you were given at the start, and keep it in a trust file.",
+    "“domicile verify REPORT trust.txt” (the JSON or the PDF) checks this report and its entry in the ledger, offline.",
+    "Any receipt named here is at /v1/receipts/{id}: “domicile verify RECEIPT trust.txt zones.toml fleet.toml”.",
+    "Ask for the proof that the ledger continues a checkpoint which you kept yourself.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a report is about and who stands behind it. `first` and `last` are checkpoints around the period."""
+
+    id: str
+    tenant: str
+    since: datetime
+    until: datetime
+    generated: datetime
+    software: str
+    origin: str
+    vkey: str
+    organisation: str = ""
+    role: str = "controller"
+    """controller or processor, in GDPR's sense."""
+    contact: str = ""
+    """Of the data-protection officer."""
+    requested_by: str = ""
+    first: Mapping[str, Any] | None = None
+    last: Mapping[str, Any] | None = None
+
+
+def build(
+    head: Head,
+    entries: Iterable[Mapping[str, Any]],
+    inventory: Sequence[Mapping[str, Any]],
+    fleet: Fleet,
+    zones: Zones,
+    clauses: Mapping[str, Clause],
+) -> dict[str, Any]:
+    """Make the master of a residency report.
+
+    `entries` are the tenant's Receipts of the period in order; `inventory` rows hold jurisdictions, residency,
+    personal, categories, classification, site, documents, passages, bytes; `clauses` explains policy ids.
+    """
+    counted = tally(entries, fleet, zones)
+    rows = [_tag_row(row, fleet, head.generated) for row in inventory]
+    sites = [_site(site, fleet, head.generated) for site in sorted(fleet.sites.values(), key=lambda s: s.id)]
+    placement = _placement(rows, counted)
+    documents = sum(row["documents"] for row in rows)
+    grades = counted.grades + [row["grade"] for row in rows if row["documents"]]
+    lowest = min(grades, default=0)
+    return {
+        "schema": SCHEMA,
+        "head": {
+            "id": head.id,
+            "tenant": head.tenant,
+            "organisation": head.organisation,
+            "role": head.role,
+            "contact": head.contact,
+            "period": {"from": stamp(head.since), "to": stamp(head.until)},
+            "generated": stamp(head.generated),
+            "clock": "the clock of this machine, UTC",
+            "requested_by": head.requested_by,
+            "software": head.software,
+            "rules": counted.intervals,
+        },
+        "verdict": {
+            "sentence": _sentence(documents, placement, counted, lowest),
+            "documents": documents,
+            "questions": counted.questions,
+            "outside": counted.outside,
+            "refusals": counted.refusals,
+        },
+        "placement": placement,
+        "inventory": rows,
+        "sites": sites,
+        "flows": [
+            {"action": action, "zone": zone, "ruling": ruling, "steps": count,
+             "items": counted.items[action, zone, ruling], "bytes": counted.sizes[action, zone, ruling]}
+            for (action, zone, ruling), count in sorted(counted.flows.items())
+        ],
+        "refusals": _refusals(counted, clauses),
+        "withheld": counted.withheld,
+        "transfers": {"nil": not counted.transfers, "entries": counted.transfers},
+        "violations": counted.violations,
+        "erasures": counted.erasures,
+        "keys": {"events": counted.keys, "openings": [
+            {"reason": reason, "count": count} for reason, count in sorted(counted.reasons.items())
+        ]},
+        "coverage": _coverage(counted, rows, sites, zones, lowest),
+        "evidence": {
+            "origin": head.origin,
+            "key": head.vkey,
+            "first": dict(head.first) if head.first else None,
+            "last": dict(head.last) if head.last else None,
+            "receipts": counted.receipts,
+            "searches": counted.searches,
+        },
+        "verify": list(HOW),
+    }  # fmt: skip
+
+
+# --- parts of the master --------------------------------------------------------------------------------------------
+
+
+def _tag_row(row: Mapping[str, Any], fleet: Fleet, now: datetime) -> dict[str, Any]:
+    site = fleet.sites.get(row["site"])
+    return {
+        "jurisdictions": sorted(row["jurisdictions"]),
+        "residency": sorted(row["residency"]),
+        "personal": bool(row["personal"]),
+        "categories": sorted(row["categories"]),
+        "classification": int(row["classification"]),
+        "site": row["site"],
+        "zone": site.zone if site else "unknown",
+        "operator": {"name": site.operator.name, "zone": site.operator.zone} if site else None,
+        "grade": site.grade(now) if site else 0,
+        "documents": int(row["documents"]),
+        "passages": int(row["passages"]),
+        "bytes": int(row["bytes"]),
+    }
+
+
+def _placement(rows: Sequence[Mapping[str, Any]], counted: Tally) -> list[dict[str, Any]]:
+    """Inventory by jurisdiction × Zone × Site, with the questions that were put there."""
+    merged: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for row in rows:
+        key = ("+".join(row["jurisdictions"]), row["zone"], row["site"])
+        place = merged.setdefault(
+            key,
+            {"jurisdiction": key[0], "zone": key[1], "site": key[2], "operator": row["operator"],
+             "grade": row["grade"], "documents": 0, "passages": 0, "bytes": 0,
+             "questions": counted.read[key[0], key[2]]},
+        )  # fmt: skip
+        for name in ("documents", "passages", "bytes"):
+            place[name] += row[name]
+    return [merged[key] for key in sorted(merged)]
+
+
+def _site(site: Site, fleet: Fleet, now: datetime) -> dict[str, Any]:
+    grade = site.grade(now)
+    return {
+        "id": site.id,
+        "place": site.place,
+        "zone": site.zone,
+        "zones": list(site.zones_at(now)),
+        "operator": {"name": site.operator.name, "zone": site.operator.zone, "lei": site.operator.lei},
+        "parent": {"name": site.parent.name, "zone": site.parent.zone, "lei": site.parent.lei},
+        "contract": site.contract,
+        "holds": [item.kind for item in site.holds],
+        "grade": grade,
+        "grade_text": GRADES[grade],
+        "bound": fleet.bound(site.id),
+        "closed": fleet.cause(site.id),
+        "evidence": [
+            {"grade": item.grade, "claim": item.claim, "source": item.source, "date": item.date.isoformat(),
+             "valid_until": item.valid_until.isoformat() if item.valid_until else None}
+            for item in site.evidence
+        ],
+    }  # fmt: skip
+
+
+def _refusals(counted: Tally, clauses: Mapping[str, Clause]) -> list[dict[str, Any]]:
+    return [
+        {
+            "policy": policy,
+            "text": clauses[policy].explain if policy in clauses else "",
+            "law": clauses[policy].law if policy in clauses else "",
+            "count": sum(places.values()),
+            "actions": sorted({action for action, _ in places}),
+            "sites": sorted({site for _, site in places}),
+        }
+        for policy, places in sorted(counted.by_policy.items())
+    ]
+
+
+def _coverage(
+    counted: Tally,
+    rows: Sequence[Mapping[str, Any]],
+    sites: Sequence[Mapping[str, Any]],
+    zones: Zones,
+    lowest: int,
+) -> dict[str, Any]:
+    seqs = sorted(counted.seqs)
+    gaps = [[left + 1, right - 1] for left, right in pairwise(seqs) if right - left > 1]
+    used = {code for site in sites for code in site["zones"]}
+    return {
+        "first_seq": seqs[0] if seqs else None,
+        "last_seq": seqs[-1] if seqs else None,
+        "gaps": gaps,
+        "streams_not_ended": [{"receipt": id_, "time": time} for id_, time in sorted(counted.begun.items())],
+        "lowest_grade": lowest,
+        "lowest_grade_text": GRADES[lowest],
+        "declared_only": [site["id"] for site in sites if site["grade"] <= 1],
+        "unknown_sites": sorted({row["site"] for row in rows if row["zone"] == "unknown"}),
+        "probes": counted.probes,
+        "contested": [
+            {"zone": edge.zone, "within": edge.within, "source": edge.source}
+            for edge in zones.edges()
+            if edge.contested and edge.zone in used
+        ],
+        "unseen": list(UNSEEN),
+    }
+
+
+def _sentence(documents: int, placement: Sequence[Mapping[str, Any]], counted: Tally, lowest: int) -> str:
+    places = sorted({row["zone"] for row in placement if row["documents"]})
+    sites = len({row["site"] for row in placement if row["documents"]})
+    where = f"at {_many(sites, 'Site')} that the operator's Fleet places in {_and(places)}" if places else "nowhere"
+    return (
+        f"{_many(documents, 'document')} {'lies' if documents == 1 else 'lie'} {where}; "
+        f"{_many(counted.questions, 'question')} {'was' if counted.questions == 1 else 'were'} answered; "
+        f"{_many(counted.outside, 'transfer')} outside the permitted Zones and {_many(counted.refusals, 'refusal')} "
+        f"were recorded. The weakest evidence for a place used is of grade {lowest} of 6: {GRADES[lowest]}."
+    )
+
+
+def _many(count: int, word: str) -> str:
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
+def _and(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
