@@ -124,6 +124,7 @@ class Keyring:
             opened[row.id] = dek
             if len(self._open) >= CACHED:
                 self._forget(next(iter(self._open)))
+            self._open.pop(row.id, None)  # so that the order stays that of expiry
             self._open[row.id] = (dek, tags[row.id], now + CACHE_SECONDS)
         return opened
 
