@@ -17,6 +17,7 @@ from typing import Any  # noqa: E402
 
 import msgspec  # noqa: E402
 from rich.console import Console  # noqa: E402
+from rich.markup import escape  # noqa: E402
 from rich.panel import Panel  # noqa: E402
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
 from rich.table import Table  # noqa: E402
@@ -45,6 +46,18 @@ def headline(number: int, text: str) -> None:
     console.rule(f"[bold]{number}. {text}", align="left")
 
 
+def claim_of(item: dict[str, Any]) -> Claim:
+    """Read a declaration of the manifest."""
+    return Claim(
+        name=item["file"],
+        jurisdictions=frozenset({item["jurisdiction"]}),
+        residency=frozenset(item["residency"]),
+        personal=item.get("personal", True),
+        categories=frozenset(item.get("categories", [])),
+        classification=item.get("classification", 1),
+    )
+
+
 async def take_in(house: House, principal: Principal, manifest: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Take every example in, and watch it become live."""
     rows: list[dict[str, Any]] = []
@@ -57,15 +70,7 @@ async def take_in(house: House, principal: Principal, manifest: list[dict[str, A
     with Progress(*columns, console=console, transient=not sys.stdout.isatty()) as progress:
         for item in manifest:
             path = HERE / "documents" / item["file"]
-            claim = Claim(
-                name=path.name,
-                jurisdictions=frozenset({item["jurisdiction"]}),
-                residency=frozenset(item["residency"]),
-                personal=item["personal"],
-                categories=frozenset(item["categories"]),
-                classification=item["classification"],
-            )
-            taken = await house.intake.receive(blocks(path), claim, principal, path.stat().st_size)
+            taken = await house.intake.receive(blocks(path), claim_of(item), principal)
             task = progress.add_task(path.name[:44], total=1.0)
             rows.append({"item": item, "taken": taken, "task": task})
             if isinstance(taken, Refused):
@@ -110,46 +115,29 @@ def show_places(house: House, rows: list[dict[str, Any]]) -> None:
 
 def show_answer(question: str, answer: Answer) -> None:
     """Print a question, its answer, its sources and its receipt."""
-    lines = [
-        f"[bold]{answer.text}[/]" if not answer.abstained else f"[yellow]{answer.text}[/]  (reason: {answer.reason})"
-    ]
+    text = escape(answer.text)
+    lines = [f"[yellow]{text}[/]  (reason: {answer.reason})" if answer.abstained else f"[bold]{text}[/]"]
     for citation in answer.citations:
-        quote = " ".join(citation.quote.split())
-        lines.append(f"\n[{citation.index}] {citation.name}, page {citation.page}  ({citation.site}, {citation.zone})")
-        lines.append(f'    "{quote}"')
+        place = f"{citation.name}, page {citation.page}  ({citation.site}, {citation.zone})"
+        lines += ["", escape(f"[{citation.index}] {place}"), escape(f'    "{" ".join(citation.quote.split())}"')]
     if answer.withheld:
-        lines.append(f"\n{answer.withheld} passages not used: outside the permitted zones")
-    lines.append(
-        f"\n[dim]confidence {answer.confidence:.2f} · processed in {', '.join(answer.zones)} · receipt {answer.receipt}[/]"
-    )
-    console.print(
-        Panel(
-            "\n".join(lines).replace("[1]", r"\[1]").replace("[2]", r"\[2]").replace("[3]", r"\[3]"),
-            title=question,
-            title_align="left",
-        )
-    )
+        lines += ["", f"{answer.withheld} passages not used: outside the permitted zones"]
+    zones = ", ".join(answer.zones)
+    lines += ["", f"[dim]confidence {answer.confidence:.2f} · processed in {zones} · receipt {answer.receipt}[/]"]
+    console.print(Panel("\n".join(lines), title=escape(question), title_align="left"))
 
 
-def show_refusal(refused: Refused, name: str) -> None:
+def show_refusal(refused: Refused, name: str, wanted: str) -> None:
     """Print a refusal with the clause that decided and the nearest remedy."""
-    refusal = refused.refusal
-    lines = [f"[red]{refusal.ask.action} of {name} is refused at every site of the fleet.[/]"]
+    lines = [f"[red]{name}, to be processed in {wanted}: refused at every site of the fleet.[/]"]
     for each in refused.refusals:
-        for clause in each.clauses:
-            lines.append(f"{each.ask.site}: clause [bold]{clause.id}[/]: {clause.explain}  [dim]({clause.law})[/]")
-        for policy, condition in each.why_not.items():
-            if not each.clauses:
-                lines.append(
-                    f"{each.ask.site}: [bold]{policy}[/] did not permit: {condition} does not hold".replace(
-                        "[context", r"\[context"
-                    )
-                )
-    lines.append(f"nearest remedy: {refusal.remedy}")
-    lines.append(f"[dim]receipt {refused.receipt}[/]")
-    console.print(
-        Panel("\n".join(dict.fromkeys(lines)), title="refused before a byte of it was read", title_align="left")
-    )
+        where = each.ask.site
+        lines += [f"{where}: clause [bold]{c.id}[/]: {c.explain}  [dim]({c.law})[/]" for c in each.clauses]
+        if not each.clauses:
+            lines += [f"{where}: [bold]{name}[/] needs {escape(text)}" for name, text in each.why_not.items()]
+    lines += [f"nearest remedy: {refused.refusal.remedy}", f"[dim]receipt {refused.receipt}[/]"]
+    title = "refused before a byte of it was read"
+    console.print(Panel("\n".join(dict.fromkeys(lines)), title=title, title_align="left"))
 
 
 def show_disk(home: Path) -> None:
@@ -195,9 +183,8 @@ async def main() -> int:
         principal = operator(settings, tenant)
         sites = ", ".join(f"{site.id} ({site.zone})" for site in house.engine.fleet.sites.values())
         console.print(f"sites: {sites}")
-        console.print(
-            f"{len(house.engine.policy.clauses)} clauses in {policies_of(settings).name}/, {house.engine.policy.digest[:23]}…"
-        )
+        policy = house.engine.policy
+        console.print(f"{len(policy.clauses)} clauses in {policies_of(settings).name}/, {policy.digest[:23]}…")
 
         headline(2, f"{len(manifest['document'])} documents come in: sealed, tagged, placed")
         rows = await take_in(house, principal, manifest["document"])
@@ -222,17 +209,23 @@ async def main() -> int:
         if not answer.abstained:
             wrong.append(item["id"])
 
-        headline(5, "A document that no site may hold")
+        headline(5, "Documents that no site may hold")
         for row in rows:
             if isinstance(row["taken"], Refused):
-                show_refusal(row["taken"], row["item"]["file"])
+                show_refusal(row["taken"], row["item"]["file"], ", ".join(row["item"]["residency"]))
+        for item in manifest["refusal"]:
+            taken = await house.intake.receive(blocks(HERE / "documents" / item["file"]), claim_of(item), principal)
+            if isinstance(taken, Refused):
+                show_refusal(taken, item["file"], ", ".join(item["residency"]))
+            else:
+                wrong.append(item["file"])
 
         headline(6, "What the data-protection officer gets")
         for form in ("html", "pdf", "json"):
-            made = await house.reporting.residency(principal, form=form)
+            made, _ = await house.reporting.file(tenant, None, None, form, requested_by=principal.id)
             path = OUT / f"residency-report.{form}"
-            path.write_bytes(made.content)
-            console.print(f"{path.relative_to(OUT.parent)}  {len(made.content):>9,} bytes")
+            path.write_bytes(made.data)
+            console.print(f"{path.relative_to(OUT.parent)}  {len(made.data):>9,} bytes")
         bundle = await house.database.run(house.ledger.bundle, tenant, receipts[0])
         while bundle is not None and not bundle.get("proof"):
             await house.database.run(house.ledger.sequence)

@@ -172,6 +172,10 @@ class Accounts:
             lifetime=SESSION_SECONDS,
         )
 
+    def csrf(self, principal: Principal) -> str:
+        """Give the token that a session's own pages send back with every change; bound to the session."""
+        return hmac.new(self._secret, b"domicile/v1/csrf\x00" + principal.id.encode(), sha256).hexdigest()
+
     def revoke(self, credential: str) -> bool:
         """Revoke by id (`key:…`, or the bare id); say whether it was live."""
         bare = credential.rpartition(":")[2]

@@ -17,6 +17,11 @@ from service.house import House
 COOKIE = "domicile_session"
 
 
+def cookie_name(*, secure: bool) -> str:
+    """Name the session cookie; behind TLS its prefix binds it to this host alone (RFC 6265bis 4.1.3.2)."""
+    return f"__Host-{COOKIE}" if secure else COOKIE
+
+
 class BearerAuth(AbstractAuthenticationMiddleware):
     """Check the credential in the database's threads, on every call."""
 
@@ -26,7 +31,8 @@ class BearerAuth(AbstractAuthenticationMiddleware):
         scheme, _, token = connection.headers.get("authorization", "").partition(" ")
         kind = "key"
         if not token and not connection.url.path.startswith("/v1"):
-            kind, scheme, token = "session", "bearer", connection.cookies.get(COOKIE, "")
+            cookie = cookie_name(secure=house.settings.server.secure_cookies)
+            kind, scheme, token = "session", "bearer", connection.cookies.get(cookie, "")
         if scheme.lower() != "bearer" or not token.strip():
             raise CredentialError("no API key was sent", hint="send `Authorization: Bearer <key>`")
         principal, ceiling = await house.database.run(house.accounts.identify, token.strip(), kind=kind)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import residency
 from residency.database import Database
+from residency.egress import Tripwire
 from residency.engine import Engine
 from residency.errors import DomicileError, SiteError
 from residency.fleet import Fleet, Site
@@ -265,7 +266,7 @@ async def domicile(
             erasure=erasure,
             searching=searching,
             answering=answering,
-            reporting=Reporting(ledger=ledger, engine=engine, inventory=documents, keyring=keyring),
+            reporting=Reporting(ledger, documents, engine),
             custody=Custody(engine=engine, keyring=keyring),
             embedders=dict(outlets.embedders),
             stopping=asyncio.Event(),
@@ -420,6 +421,18 @@ def _software() -> str:
     from importlib.metadata import version
 
     return f"domicile {version('domicile')}"
+
+
+def tripwire(settings: Settings, fleet: Fleet) -> Tripwire:
+    """Make the tripwire that knows the Fleet's addresses and no others; whoever owns the process installs it."""
+    from residency.outlets.connect import destination
+
+    made = Tripwire(strict=settings.egress.refuse)
+    for site in fleet.sites.values():
+        for holding in site.holds:
+            if holding.scheme in {"http", "https"}:
+                made.allow(*destination(holding.url))
+    return made
 
 
 # --- what runs beside -----------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ingestion.splitter import sentences
-
 from service.searching import Opened
 
 THRESHOLD = 0.62
@@ -64,6 +63,8 @@ class Citation:
     score: float
     claims: tuple[tuple[int, int], ...]
     marks: tuple[tuple[int, int], ...]
+    language: str = ""
+    """Language of the quoted Passage, as told when it was indexed."""
 
 
 def enough(passages: Sequence[Opened], threshold: float) -> bool:
@@ -187,6 +188,7 @@ def compose(parts: Sequence[tuple[str, Sequence[Quote]]]) -> tuple[str, list[Cit
             score=round(min(1.0, quote.passage.score), 3),
             claims=tuple(claims[at]),
             marks=tuple(marks[at]),
+            language=quote.passage.language,
         )
         for at, quote in enumerate(quotes)
     ]

@@ -24,10 +24,12 @@ class ReportsController(Controller):
     ) -> Response[Any]:
         """Give the report as json (the signed master), html, pdf, csv or xlsx."""
         house = house_of(request)
-        made = await house.reporting.residency(request.user, since=since, until=until, form=format)
+        made, receipt = await house.reporting.file(
+            request.user.tenant, since, until, format, requested_by=request.user.id
+        )
         headers = {
-            "Content-Disposition": f'attachment; filename="{made.filename}"',
-            "Domicile-Receipt": made.receipt,
+            "Content-Disposition": f'attachment; filename="{made.name}"',
+            "Domicile-Receipt": receipt,
             "Cache-Control": "no-store",
         }
-        return Response(made.content, media_type=made.media_type, headers=headers)
+        return Response(made.data, media_type=made.media_type, headers=headers)

@@ -30,12 +30,13 @@ def residency(
 
     async def story(house: House) -> Any:
         await house.welcome(tenant)
-        return await house.reporting.residency(operator(settings, tenant), since=since, until=until, form=form)
+        who = operator(settings, tenant).id
+        return await house.reporting.file(tenant, since, until, form, requested_by=who)
 
-    made = in_house(settings, story, index=False)
-    target = Path(out or made.filename)
-    target.write_bytes(made.content)
-    people.print(f"{target}  ({len(made.content):,} bytes; receipt {made.receipt})")
+    made, receipt_id = in_house(settings, story, index=False)
+    target = Path(out or made.name)
+    target.write_bytes(made.data)
+    people.print(f"{target}  ({len(made.data):,} bytes; receipt {receipt_id})")
 
 
 @click.command()
@@ -78,7 +79,7 @@ def verify(files: tuple[str, ...], as_json: bool) -> None:
             contents[str(each)] = each.read_bytes()
     verdict = check(contents)
     if as_json:
-        show({"code": verdict.code, "lines": list(verdict.lines)})
+        show(verdict.facts())
     else:
         for line in verdict.lines:
             click.echo(line)

@@ -55,7 +55,7 @@ def serve(settings: Settings, host: str, port: int, tenant: str) -> None:
 
     from service.accounts import SCOPES, SIGN_IN_SECONDS
     from service.app import create_app
-    from service.bootstrap import office
+    from service.bootstrap import office, rules, tripwire
 
     server = settings.server
     chosen = msgspec.structs.replace(
@@ -64,6 +64,7 @@ def serve(settings: Settings, host: str, port: int, tenant: str) -> None:
     with office(chosen) as accounts:
         accounts.ensure_tenant(tenant, ceiling=chosen.here.default_ceiling, zone=chosen.here.zone)
         token = accounts.issue(tenant, scopes=SCOPES, kind="signin", lifetime=SIGN_IN_SECONDS)
+    tripwire(chosen, rules(chosen)[2]).install()
     app = create_app(chosen)
     config = uvicorn.Config(
         app,

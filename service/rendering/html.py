@@ -20,12 +20,15 @@ from service.rendering.tables import sheet
 TEMPLATES: Final = Path(__file__).parent / "templates"
 LONGEST: Final = 24
 """Characters; a longer word, such as a digest, may break anywhere."""
+SHORT: Final = 16
+"""Characters; an id up to that, such as de-frankfurt, is not broken at its hyphen."""
 _environment: Final = Environment(
     loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
 )
 _environment.tests["long"] = lambda cell: (
     isinstance(cell, str) and any(len(word) > LONGEST for word in re.split(r"[\s-]", cell))
 )
+_environment.tests["slug"] = lambda cell: isinstance(cell, str) and len(cell) <= SHORT and " " not in cell
 _environment.filters["figure"] = lambda cell: f"{cell:,}" if isinstance(cell, int) else cell
 
 

@@ -308,7 +308,7 @@ def _limits(report: Mapping[str, Any]) -> tuple[str, ...]:
         f"Gaps in the receipt numbers of this tenant: {len(coverage['gaps'])}{f' ({gaps})' if gaps else ''}.",
         f"Answers begun and not ended: {len(coverage['streams_not_ended'])}.",
         f"Probes of Sites recorded in the period: {coverage['probes']}."
-        + ("" if coverage["probes"] else " Between them nobody looked."),
+        + ("" if coverage["probes"] else " Nothing recorded shows that anybody looked at them."),
         "Sites that hold documents and that the Fleet no longer names: " + _list(coverage["unknown_sites"]) + ".",
         "Legal grounds in use that are contested: "
         + _list([f"{row['zone']} within {row['within']} ({row['source']})" for row in coverage["contested"]])
