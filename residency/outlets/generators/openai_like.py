@@ -9,7 +9,7 @@ alone.
 import asyncio
 import secrets
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Any, Final
 
@@ -66,7 +66,7 @@ class OpenAILikeGenerator:
     def _meet(self, peer: str) -> None:
         self._peer = peer
 
-    async def generate(self, route: Route, prompt: Prompt) -> AsyncIterator[str]:
+    async def generate(self, route: Route, prompt: Prompt) -> AsyncGenerator[str, None]:
         """Stream the text of the reply (Action generate). Raises `SiteError` when the endpoint fails or is too slow.
 
         A listener that goes away ends the call at the endpoint.
