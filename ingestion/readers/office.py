@@ -39,6 +39,8 @@ OTHERS: Final = (
     (b"spreadsheetml.", "spreadsheet"),
     (b"presentationml.", "presentation"),
 )
+ITEM: Final = -1
+"""Stands for "list item" among heading levels."""
 BODY_LEVEL: Final = 9
 """The outline level that stands for body text (ECMA-376 part 1, 17.3.1.20)."""
 MAX_HOPS: Final = 20
@@ -160,7 +162,10 @@ def _events(
 
 
 def _levels(archive: zipfile.ZipFile) -> dict[str, int]:
-    """Give the heading level of each paragraph style, by its name or outline level, also through `basedOn`."""
+    """Give the heading level of each paragraph style, by its name or outline level, also through `basedOn`.
+
+    A style of list items has the level `ITEM`.
+    """
     levels: dict[str, int] = {}
     based: dict[str, str] = {}
     for _, element in _events(archive, "word/styles.xml", ends=(W + "style", STRICT + "style")):
@@ -173,6 +178,8 @@ def _levels(archive: zipfile.ZipFile) -> dict[str, int]:
             levels[style] = int(found[1])
         elif level.isdigit() and int(level) < BODY_LEVEL:
             levels[style] = int(level) + 1
+        elif element.find(f"{space}pPr/{space}numPr") is not None:
+            levels[style] = ITEM
         parent = element.find(f"{space}basedOn")
         if parent is not None:
             based[style] = _value(parent, "val")
@@ -283,6 +290,8 @@ def _note(paragraph: _Paragraph, tag: str, element: etree._Element, levels: dict
     elif tag == "pStyle":
         found = _HEADING_ID.match(value)
         paragraph.level = levels.get(value, int(found[1]) if found else 0)
+        if paragraph.level == ITEM:
+            paragraph.level, paragraph.item = 0, True
     elif tag == "outlineLvl" and value.isdigit() and int(value) < BODY_LEVEL:
         paragraph.level = paragraph.level or int(value) + 1
     elif tag == "numPr":

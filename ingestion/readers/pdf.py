@@ -18,6 +18,7 @@ MAX_CONTROLS: Final = 0.1
 MAX_BOOKMARKS: Final = 2_000
 MAX_DEPTH: Final = 6
 
+_NO_PAGES: Final = re.compile(rb"/Kids\s*\[\s*\]")
 _SWALLOWED: Final = re.compile("\ufffe(.?)", re.DOTALL)
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _LETTER: Final = re.compile(r"[^\W_]")
@@ -35,6 +36,8 @@ def read(data: bytes) -> Reading:
     except pypdfium2.PdfiumError as error:
         # PDFium's own code; its words are no guide: one broken file fails with "Success"
         locked = getattr(error, "err_code", None) in {pdfium.FPDF_ERR_PASSWORD, pdfium.FPDF_ERR_SECURITY}
+        if not locked and _NO_PAGES.search(data):  # PDFium calls a whole file without pages broken
+            raise UnreadableError("empty_text", "no pages") from None
         raise UnreadableError("encrypted_file" if locked else "broken_file", "pdf") from None
     if count == 0:
         raise UnreadableError("empty_text", "no pages")

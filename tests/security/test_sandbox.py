@@ -1,0 +1,170 @@
+"""The sandbox holds: whatever a reader does, the file ends in its outcome code and the house goes on."""
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ingestion.errors import ReaderError
+from ingestion.sandbox import Limits, Sandbox
+
+HERE = str(Path(__file__).parent)
+
+
+@pytest.fixture(scope="module")
+def planted() -> Iterator[Sandbox]:
+    sandbox = Sandbox(module="planted_reader", paths=(HERE,))
+    yield sandbox
+    sandbox.close()
+
+
+async def outcome(sandbox: Sandbox, order: str, limits: Limits | None = None) -> str:
+    try:
+        reading = await sandbox.read_file(order.encode(), limits=limits)
+    except ReaderError as error:
+        assert error.hint
+        return error.reason
+    return reading.text
+
+
+async def test_an_obedient_reader_is_heard(planted: Sandbox) -> None:
+    assert await outcome(planted, "say hello there") == "hello there"
+
+
+def test_this_system_gives_every_wall_the_sandbox_asks_for(planted: Sandbox) -> None:
+    held = planted.capabilities()
+    assert {"memory limit", "CPU limit", "file size 0", "no core dumps", "no new privileges"} <= {
+        name for name, there in held.items() if there
+    }
+
+
+@pytest.mark.parametrize("order", ["connect", "write", "fork", "run"])
+async def test_a_reader_cannot_reach_out(planted: Sandbox, order: str, tmp_path: Path) -> None:
+    assert (await outcome(planted, f"{order} {tmp_path / 'out'}")).startswith("refused: ")
+    assert not (tmp_path / "out").exists()
+
+
+async def test_without_its_walls_the_same_reader_does_reach_out(tmp_path: Path) -> None:
+    open_house = Sandbox(module="planted_open_reader", paths=(HERE,))
+    try:
+        assert await outcome(open_house, f"write {tmp_path / 'out'}") == "done"
+        assert (tmp_path / "out").read_bytes() == b"x"
+        assert set(open_house.capabilities().values()) == set()
+    finally:
+        open_house.close()
+
+
+async def test_a_reader_cannot_kill_its_nursery_or_the_house(planted: Sandbox) -> None:
+    if not planted.capabilities()["system calls (seccomp)"]:
+        pytest.skip("no seccomp here")
+    assert await outcome(planted, f"kill {os.getpid()}") == "refused: PermissionError"
+
+
+async def test_a_reader_cannot_empty_or_remove_a_file_of_ours(planted: Sandbox, tmp_path: Path) -> None:
+    if not planted.capabilities()["no writing (landlock)"]:
+        pytest.skip("no Landlock here")
+    ours = tmp_path / "ours"
+    ours.write_bytes(b"kept")
+    assert await outcome(planted, f"truncate {ours}") == "refused: PermissionError"
+    assert await outcome(planted, f"remove {ours}") == "refused: PermissionError"
+    assert ours.read_bytes() == b"kept"
+
+
+async def test_a_reader_holds_no_pipe_but_its_own(planted: Sandbox) -> None:
+    # 0 to 2 are /dev/null, 3 is its pipe, 4 is the listing itself
+    assert set((await outcome(planted, "files")).split()) <= {"0", "1", "2", "3", "4"}
+
+
+async def test_a_reader_sees_nothing_of_our_environment(planted: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOMICILE_CANARY", "canary-7f3a")
+    assert "canary" not in await outcome(planted, "environment")
+
+
+@pytest.mark.parametrize(
+    ("order", "reason"),
+    [
+        ("allocate", "parse_memory"),
+        ("flood", "bomb"),
+        ("huge", "bomb"),
+        ("crash", "parse_crash"),
+        ("fault", "parse_crash"),
+        ("raise", "parse_crash"),
+        ("vanish", "parse_crash"),
+        ("pickle", "parse_crash"),
+        ("outside", "parse_crash"),
+    ],
+)
+async def test_a_hostile_reader_ends_in_its_outcome_code(planted: Sandbox, order: str, reason: str) -> None:
+    assert await outcome(planted, order) == reason
+    assert await outcome(planted, "say still here") == "still here"
+
+
+async def test_a_reader_that_sleeps_is_killed_by_the_parents_clock(planted: Sandbox) -> None:
+    assert await outcome(planted, "sleep", Limits(wall_s=0.2)) == "parse_timeout"
+
+
+async def test_a_reader_that_spins_is_killed_by_the_limit_on_cpu_time(planted: Sandbox) -> None:
+    assert await outcome(planted, "spin", Limits(cpu_s=1)) == "parse_timeout"
+
+
+async def test_what_a_reader_raises_never_reaches_the_error(planted: Sandbox) -> None:
+    with pytest.raises(ReaderError) as caught:
+        await planted.read_file(b"raise canary-7f3a")
+    assert "canary" not in f"{caught.value} {caught.value.hint}"
+
+
+async def test_a_cancelled_call_ends_its_child_and_nothing_else(planted: Sandbox) -> None:
+    sleeping = asyncio.create_task(planted.read_file(b"sleep"))
+    await asyncio.sleep(0.1)
+    sleeping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sleeping
+    assert await outcome(planted, "say still here") == "still here"
+
+
+async def test_hostile_and_honest_files_side_by_side_each_get_their_own(planted: Sandbox) -> None:
+    orders = ["crash", "say one", "flood", "say two", "raise", "say three", "pickle", "say four"]
+    found = await asyncio.gather(*(outcome(planted, order) for order in orders))
+    assert found == ["parse_crash", "one", "bomb", "two", "parse_crash", "three", "parse_crash", "four"]
+
+
+async def test_a_killed_nursery_is_started_anew() -> None:
+    sandbox = Sandbox(module="planted_reader", paths=(HERE,))
+    try:
+        assert await outcome(sandbox, "say one") == "one"
+        assert sandbox._nursery is not None
+        sandbox._nursery[0].kill()
+        sandbox._nursery[0].wait()
+        assert await outcome(sandbox, "say two") == "two"
+    finally:
+        sandbox.close()
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def wait_until_gone(pid: int) -> bool:
+    for _ in range(250):
+        if not Path(f"/proc/{pid}").exists():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+async def test_children_end_with_their_house() -> None:
+    sandbox = Sandbox(module="planted_reader", paths=(HERE,))
+    sandbox.warm()
+    assert sandbox._nursery is not None
+    sleeping = asyncio.create_task(outcome(sandbox, "sleep"))
+    for _ in range(250):
+        if children_of(sandbox._nursery[0].pid):
+            break
+        await asyncio.sleep(0.02)
+    (child,) = children_of(sandbox._nursery[0].pid)
+    sandbox.close()
+    assert await sleeping == "parse_crash"
+    assert wait_until_gone(child)
