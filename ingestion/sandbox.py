@@ -48,7 +48,7 @@ MIB: Final = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one file may cost; design grounds in docs/threat-model.md."""
+    """What one file may cost. PDFium reads 50 pages in 27 MB and 50 ms; these limits stop accidents, not attackers."""
 
     memory: int = 512 * MIB
     """Bytes of address space of the child; grows by eight times the file."""

@@ -10,9 +10,11 @@ import os
 import platform
 import resource
 import signal
+import sys
 from collections.abc import Callable
 from ctypes import c_int, c_ubyte, c_ulong, c_ushort, c_void_p
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from ingestion.readers import Confinement
@@ -25,9 +27,12 @@ CLONE_NEWUSER: Final = 0x10000000
 CLONE_NEWNET: Final = 0x40000000
 
 LANDLOCK_CREATE: Final = 444
+LANDLOCK_ADD: Final = 445
 LANDLOCK_RESTRICT: Final = 446
-WRITES: Final = 0b1_1111_1111_0010
-"""Landlock's rights that change files, ABI 1: write, remove and make of every kind; reading and listing stay."""
+ALL_FILES: Final = 0b1_1111_1111_1111
+"""Landlock's rights over files of ABI 1: execute, write, read, list, and remove and make of every kind."""
+READ: Final = 0b1100
+"""Landlock's rights to read a file and to list a folder."""
 REFER_TRUNCATE: Final = 0b110_0000_0000_0000
 """Linking across folders (ABI 2) and truncating (ABI 3)."""
 ABI_TRUNCATE: Final = 3
@@ -39,14 +44,22 @@ ERRNO_EPERM: Final = 0x00050001
 
 DENIED: Final[dict[str, tuple[int, tuple[int, ...]]]] = {
     # socket connect sendto socketpair clone fork vfork execve kill ptrace tkill tgkill process_vm_* bpf execveat
-    # io_uring_* pidfd_open pidfd_send_signal pidfd_getfd clone3
+    # io_uring_* pidfd_open pidfd_send_signal pidfd_getfd clone3; then what a new user namespace would open up:
+    # unshare setns mount umount2 pivot_root keyctl add_key request_key perf_event_open userfaultfd *init_module,
+    # the mount family from open_tree on, mount_setattr
     "x86_64": (
         0xC000003E,
-        (41, 42, 44, 53, 56, 57, 58, 59, 62, 101, 200, 234, 310, 311, 321, 322, 425, 426, 427, 434, 424, 438, 435),
+        (
+            *(41, 42, 44, 53, 56, 57, 58, 59, 62, 101, 200, 234, 310, 311, 321, 322, 425, 426, 427, 434, 424, 438, 435),
+            *(272, 308, 165, 166, 155, 250, 248, 249, 298, 323, 175, 313, 428, 429, 430, 431, 432, 442),
+        ),
     ),
     "aarch64": (
         0xC00000B7,
-        (198, 203, 206, 199, 220, 221, 129, 117, 130, 131, 270, 271, 280, 281, 425, 426, 427, 434, 424, 438, 435),
+        (
+            *(198, 203, 206, 199, 220, 221, 129, 117, 130, 131, 270, 271, 280, 281, 425, 426, 427, 434, 424, 438, 435),
+            *(97, 268, 40, 39, 41, 219, 217, 218, 241, 282, 105, 273, 428, 429, 430, 431, 432, 442),
+        ),
     ),
 }
 """System calls that a reader has no use for, by machine: the audit architecture and the numbers."""
@@ -70,6 +83,13 @@ class _Ruleset(ctypes.Structure):
     _fields_ = (("files", ctypes.c_uint64), ("network", ctypes.c_uint64))
 
 
+class _Beneath(ctypes.Structure):
+    """What is allowed below a folder (linux/landlock.h: packed)."""
+
+    _pack_ = 1
+    _fields_ = (("allowed", ctypes.c_uint64), ("folder", ctypes.c_int32))
+
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -83,7 +103,7 @@ def confine(limits: Confinement) -> dict[str, str]:
         "dies with its parent": _prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
         "no new privileges": _prctl(PR_SET_NO_NEW_PRIVS, 1),
         "network namespace": _result(_libc.unshare(CLONE_NEWUSER | CLONE_NEWNET)),
-        "no writing (landlock)": _landlock(),
+        "no files but code (landlock)": _landlock(),
         "system calls (seccomp)": _seccomp(),
     }
     limited = {
@@ -125,19 +145,31 @@ def _prctl(option: int, value: int) -> str:
 
 
 def _landlock() -> str:
+    """Take away every right over files and TCP but reading the code that readers may still have to import."""
     abi = _libc.syscall(LANDLOCK_CREATE, None, c_ulong(0), c_int(1))
     if abi < 1:
         return os.strerror(ctypes.get_errno())
-    files = WRITES | (REFER_TRUNCATE if abi >= ABI_TRUNCATE else 0)
-    rules = _Ruleset(files, 0b11 if abi >= ABI_NETWORK else 0)
+    rules = _Ruleset(ALL_FILES | (REFER_TRUNCATE if abi >= ABI_TRUNCATE else 0), 0b11 if abi >= ABI_NETWORK else 0)
     size = ctypes.sizeof(rules) if abi >= ABI_NETWORK else 8
     handle = _libc.syscall(LANDLOCK_CREATE, ctypes.byref(rules), c_ulong(size), c_int(0))
     if handle < 0:
         return os.strerror(ctypes.get_errno())
-    returned = _libc.syscall(LANDLOCK_RESTRICT, c_int(handle), c_int(0))
-    problem = _result(returned)
+    for folder in _code():
+        place = os.open(folder, os.O_PATH | os.O_CLOEXEC)
+        beneath = _Beneath(READ, place)
+        _libc.syscall(LANDLOCK_ADD, c_int(handle), c_int(1), ctypes.byref(beneath), c_int(0))
+        os.close(place)
+    problem = _result(_libc.syscall(LANDLOCK_RESTRICT, c_int(handle), c_int(0)))
     os.close(handle)
     return problem
+
+
+def _code() -> list[str]:
+    """Give the folders of Python's library, of installed packages and of this room; nobody's data lies there."""
+    named = ("site-packages", "dist-packages", "lib-dynload")
+    folders = {Path(path) for path in sys.path if path.endswith(named)}
+    folders |= {Path(os.__file__).parent, Path(__file__).parent.parent}
+    return [str(folder) for folder in sorted(folders) if folder.is_dir()]
 
 
 def _seccomp() -> str:

@@ -15,7 +15,6 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 from ingestion.readers import (
     HTML,
     MARKDOWN,
-    PLAIN,
     Block,
     Headings,
     PageSpan,
@@ -245,6 +244,3 @@ def _next(node: LexborNode, leave: Callable[[str], None]) -> LexborNode | None:
 def _is_hidden(node: LexborNode) -> bool:
     attributes = node.attributes
     return "hidden" in attributes or _HIDDEN.search(attributes.get("style") or "") is not None
-
-
-__all__ = ["BLOCKS", "DROPPED", "PLAIN", "decode", "is_binary", "looks_like_html", "read"]

@@ -39,6 +39,14 @@ def _write(path: str) -> None:
     Path(path).write_bytes(b"x")
 
 
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
 def planted(data: bytes, job: Job) -> Reading:
     """Read a file whose first word is an order."""
     order, _, rest = data.decode().partition(" ")
@@ -49,6 +57,8 @@ def planted(data: bytes, job: Job) -> Reading:
             return _refused(lambda: _write(rest))
         case "truncate":
             return _refused(lambda: os.truncate(rest, 0))
+        case "open":
+            return _refused(lambda: Path(rest).read_bytes())
         case "remove":
             return _refused(lambda: Path(rest).unlink())
         case "fork":
@@ -58,7 +68,7 @@ def planted(data: bytes, job: Job) -> Reading:
         case "run":
             return _refused(lambda: os.execv(sys.executable, [sys.executable, "-c", "pass"]))
         case "files":
-            return _said(" ".join(path.name for path in Path("/proc/self/fd").iterdir()))
+            return _said(" ".join(str(number) for number in range(64) if _is_open(number)))
         case "environment":
             return _said(repr(dict(os.environ)))
         case "allocate":

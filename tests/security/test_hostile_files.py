@@ -181,6 +181,18 @@ async def test_the_same_docx_without_its_poison_is_read() -> None:
     assert (reading.text, reading.media_type) == ("wholesome", DOCX)
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "iso-8859-2", "utf-16", "koi8-r", "big5"])
+async def test_a_page_in_any_encoding_is_read_inside_the_walls(encoding: str) -> None:
+    words = {"koi8-r": "Съешь ещё этих", "big5": "資料保護", "iso-8859-2": "Zażółć gęślą"}.get(encoding, "Größe prüfen")
+    page = f"<!doctype html><meta charset='{encoding}'><p>{words}"
+    assert (await read_file(page.encode(encoding))).text == words
+
+
+async def test_plain_text_of_an_unnamed_encoding_is_read_inside_the_walls() -> None:
+    text = "Die Geschäftsführung prüft die Verträge regelmäßig, auch für größere Aufträge. " * 5
+    assert (await read_file(text.encode("cp1252"))).text == text
+
+
 async def test_a_scan_says_that_text_recognition_is_needed() -> None:
     with pytest.raises(ReaderError) as caught:
         await read_file(pdf("", ""))
