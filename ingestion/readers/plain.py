@@ -168,7 +168,7 @@ def _html(source: str) -> Reading:
     cells: list[str] = []
     in_cell = 0
     header = ""
-    root = LexborHTMLParser(source).root
+    root = LexborHTMLParser(source.removeprefix("\ufeff")).root
 
     def flush(kind: str = "text") -> None:
         text = tidy("".join(run))
