@@ -12,6 +12,7 @@ import pytest
 
 from residency.errors import ModelError, RouteError, SiteError
 from residency.journal import recording
+from residency.outlets import models
 from residency.outlets.embedders import selftest
 from residency.outlets.embedders.body import RunnerEmbedder
 from residency.outlets.models import VerifiedModel
@@ -230,6 +231,49 @@ def test_a_family_that_the_graph_does_not_speak_is_refused(
     monkeypatch.setattr(VerifiedModel, "settings", lambda _, name: settings if name == "config.json" else {})
     with pytest.raises(ModelError, match="speaks no mpnet"):
         build(bundled_model)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+async def test_another_model_of_the_family_is_exported_against_its_own_reference(
+    bundled_model: VerifiedModel, tmp_path: Path, pooling: str
+) -> None:
+    from residency.outlets.embedders.onnx_embedder import OnnxEmbedder
+    from residency.outlets.embedders.onnx_export import export
+    from residency.outlets.embedders.torch_embedder import TorchEmbedder
+
+    model = random_model(bundled_model, tmp_path / "model", pooling)
+    assert selftest.shipped(model.digest) is None
+    onnx = OnnxEmbedder(model, export(model, tmp_path / "export"), site=SITE, threads=1)
+    torch = TorchEmbedder(model, site=SITE, device="cpu")
+    for question in (True, False):
+        vectors = [await body.embed(embedding(), TEXTS, question=question) for body in (onnx, torch)]
+        assert np.abs(vectors[0] - vectors[1]).max() < 1e-4
+    assert onnx.count_tokens("word") == torch.count_tokens("word") == 5  # its prompt counts too
+    asked, passage = await onnx.embed(embedding(), ["x"], question=True), await onnx.embed(embedding(), ["x"])
+    assert np.abs(asked - passage).max() > 1e-3
+    await asyncio.gather(onnx.aclose(), torch.aclose())
+
+
+def random_model(bundled: VerifiedModel, folder: Path, pooling: str) -> VerifiedModel:
+    """Make a small model of random weights that wants prompts, with the tokenizer of the bundled one."""
+    from transformers import BertConfig, BertModel
+
+    folder.mkdir()
+    config = BertConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, initializer_range=0.3
+    )
+    BertModel(config).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "modules.json"):
+        (folder / name).write_bytes(bundled.read(name))
+    (folder / "1_Pooling").mkdir()
+    modes = {"word_embedding_dimension": 32} | {
+        f"pooling_mode_{mode}": mode.startswith(pooling) for mode in ("cls_token", "mean_tokens", "max_tokens")
+    }
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(modes))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 512}))
+    prompts = {"prompts": {"query": "query: ", "document": "passage: "}}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    return models.verify(folder, models.digest_of(models.manifest(folder)))
 
 
 def test_the_onnx_body_never_imports_torch(onnx_model: Path) -> None:

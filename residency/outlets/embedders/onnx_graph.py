@@ -48,7 +48,7 @@ class _Graph:
         """Add a constant."""
         from onnx import numpy_helper
 
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        self.constants.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
 
     def do(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> str:
