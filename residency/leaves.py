@@ -71,11 +71,10 @@ checkpoints = sa.Table(
 hashes = sa.Table(
     "ledger_hashes",
     metadata,
-    sa.Column("level", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("index", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("place", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("hash", sa.LargeBinary, nullable=False),
 )
-"""Complete subtrees: about two rows for each leaf."""
+"""Complete subtrees, two rows for each leaf in the end; `place` is their in-order number, see `number`."""
 
 TREE: Final = ""
 """The tree's own row in `ledger_heads`; no tenant has an empty name."""
@@ -128,13 +127,19 @@ def settled(connection: sa.Connection) -> int | None:
     return None if point is None or waits else point[0].size
 
 
+def number(place: tlog.Place) -> int:
+    """Number a complete subtree in order: one integer, because a look-up by two columns reads the whole table."""
+    level, index = place
+    return (2 * index + 1) << level
+
+
 def known(connection: sa.Connection, spans: Sequence[tlog.Span]) -> dict[tlog.Place, bytes]:
     """Read the hashes of all complete subtrees that these spans are made of."""
-    wanted = [place for span in spans for place in tlog.places(span)]
+    wanted = {number(place): place for span in spans for place in tlog.places(span)}
     if not wanted:
         return {}
-    rows = connection.execute(sa.select(hashes).where(sa.tuple_(hashes.c.level, hashes.c.index).in_(wanted)))
-    return {(level, index): value for level, index, value in rows}
+    rows = connection.execute(sa.select(hashes.c.place, hashes.c.hash).where(hashes.c.place.in_(wanted)))
+    return {wanted[place]: value for place, value in rows}
 
 
 def root(connection: sa.Connection, size: int) -> bytes:
@@ -170,6 +175,6 @@ def place(connection: sa.Connection, size: int, most: int) -> tuple[int, bytes]:
     if placed:
         put = leaves.update().where(leaves.c.id == sa.bindparam("leaf")).values(index=sa.bindparam("place"))
         connection.execute(put, placed)
-        rows = [{"level": level, "index": index, "hash": value} for (level, index), value in made.items()]
+        rows = [{"place": number(where), "hash": value} for where, value in made.items()]
         connection.execute(hashes.insert(), rows)
     return len(placed), tlog.span_hash((0, size), held.__getitem__)

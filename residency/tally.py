@@ -48,7 +48,11 @@ class Tally:
 def tally(entries: Iterable[Mapping[str, Any]], fleet: Fleet, zones: Zones) -> Tally:
     """Walk once through a tenant's Receipts, in the order of their numbers."""
     found = Tally()
+    days: dict[str, Zones] = {}
     for entry in entries:
+        day = entry["time"][:10]  # edges begin and end with a day, and making the table is dear
+        if day not in days:
+            days[day] = zones.at(datetime.fromisoformat(entry["time"]))
         facts = entry.get("facts", {})
         found.receipts += 1
         found.seqs.append(entry["seq"])
@@ -67,7 +71,7 @@ def tally(entries: Iterable[Mapping[str, Any]], fleet: Fleet, zones: Zones) -> T
         if entry["kind"] == "key":
             found.keys.append(event)
         _interval(found, entry)
-        _steps(found, entry, zones)
+        _steps(found, entry, days[day])
         _refused(found, entry, fleet)
     return found
 
@@ -82,7 +86,6 @@ def _interval(found: Tally, entry: Mapping[str, Any]) -> None:
 
 
 def _steps(found: Tally, entry: Mapping[str, Any], zones: Zones) -> None:
-    then = zones.at(datetime.fromisoformat(entry["time"]))
     read = set()
     for step in entry["steps"]:
         key = (step["action"], step["zone"], "permitted")
@@ -98,7 +101,7 @@ def _steps(found: Tally, entry: Mapping[str, Any], zones: Zones) -> None:
         if step["action"] == "transfer":
             found.outside += step["count"] or 1
             found.transfers.append(_transfer(entry, step, tags))
-        elif step["action"] not in APART and not _inside(step, tags, then):
+        elif step["action"] not in APART and not _inside(step, tags, zones):
             found.outside += step["count"] or 1
             found.violations.append(_violation(entry, step))
     if entry["kind"] in ("answer", "search") and "begun" not in entry.get("facts", {}):

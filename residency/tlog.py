@@ -30,7 +30,7 @@ def leaf_hash(data: bytes) -> bytes:
     return hashlib.sha256(b"\x00" + data).digest()
 
 
-def node_hash(left: bytes, right: bytes) -> bytes:
+def inner_hash(left: bytes, right: bytes) -> bytes:
     """Hash two neighbours into their parent; 32 bytes."""
     return hashlib.sha256(b"\x01" + left + right).digest()
 
@@ -53,7 +53,7 @@ def span_hash(span: Span, get: Get) -> bytes:
         return EMPTY_ROOT
     result = parts.pop()
     while parts:
-        result = node_hash(parts.pop(), result)
+        result = inner_hash(parts.pop(), result)
     return result
 
 
@@ -65,7 +65,7 @@ def grow(size: int, leaf: bytes, get: Get) -> list[tuple[Place, bytes]]:
     level, index, result = 0, size, leaf
     done = [((0, size), leaf)]
     while index & 1:
-        result = node_hash(get((level, index - 1)), result)
+        result = inner_hash(get((level, index - 1)), result)
         level, index = level + 1, index >> 1
         done.append(((level, index), result))
     return done
@@ -129,11 +129,11 @@ def included(leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: b
         if last == 0:
             return False
         if position & 1 or position == last:
-            result = node_hash(sibling, result)
+            result = inner_hash(sibling, result)
             while not position & 1 and position:
                 position, last = position >> 1, last >> 1
         else:
-            result = node_hash(result, sibling)
+            result = inner_hash(result, sibling)
         position, last = position >> 1, last >> 1
     return last == 0 and result == root
 
@@ -159,11 +159,11 @@ def consistent(old: int, new: int, old_root: bytes, new_root: bytes, proof: Sequ
         if last == 0:
             return False
         if position & 1 or position == last:
-            first, second = node_hash(sibling, first), node_hash(sibling, second)
+            first, second = inner_hash(sibling, first), inner_hash(sibling, second)
             while not position & 1 and position:
                 position, last = position >> 1, last >> 1
         else:
-            second = node_hash(second, sibling)
+            second = inner_hash(second, sibling)
         position, last = position >> 1, last >> 1
     return last == 0 and first == old_root and second == new_root
 

@@ -1,35 +1,28 @@
 """verify: check Receipts and Reports offline, from nothing but the files given.
 
-Rules kept here: pure, no network, no database; files are told apart by what is in them (policy texts by their ending,
-which their digest covers); every check that was made is named, and so is every check that could not be. A check that
-fails makes the verdict false; one that could not be made leaves it open; neither is ever passed over in silence.
+Rules kept here: pure, no network, no database; every check that was made is named, and so is every check that
+could not be. A check that fails makes the verdict false, one that could not be made leaves it open.
 What no file can show is said in the last sentence: grades of evidence, never a proof of physical place.
 """
 
 import hashlib
-import json
-import re
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 from residency import notes, tlog
 from residency.errors import DomicileError
 from residency.evidence import GRADES
+from residency.exhibits import DRAWN, Exhibits
 from residency.fleet import Fleet
 from residency.receipt import VERSION, canonical, leaf
-from residency.zones import Zones
 
 GOOD, FALSE, OPEN, NOTE = "good", "false", "open", "note"
 CODES: Final = {GOOD: 0, FALSE: 1, OPEN: 2}
-RECEIPT: Final = "domicile-receipt/v1"
-REPORT: Final = "domicile-report/v1"
 APART: Final = ("transfer", "erase")
 """Actions that are listed apart: a transfer leaves the residency by its nature, an erasure may happen anywhere."""
-MOST_ATTACHED: Final = 64 * 1024 * 1024
-"""Bytes that an attachment may unpack to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +55,6 @@ class Verdict:
         return {"format": "domicile-verdict/v1", "code": self.code, "sentence": self.sentence, "checks": checks}
 
 
-@dataclass(slots=True)
-class _Given:
-    """The files, told apart."""
-
-    receipts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    reports: dict[str, dict[str, Any]] = field(default_factory=dict)
-    proofs: dict[str, str] = field(default_factory=dict)
-    trust: notes.Trust | None = None
-    zones: Zones | None = None
-    fleet: str | None = None
-    policy: dict[str, bytes] = field(default_factory=dict)
-
-
 def verify(files: Mapping[str, bytes]) -> Verdict:
     """Check every Receipt and Report among `files` (name to bytes) against the trust, zones, fleet and policy files.
 
@@ -83,19 +63,11 @@ def verify(files: Mapping[str, bytes]) -> Verdict:
     return _Verifying().run(files)
 
 
-def policy_digest(files: Mapping[str, bytes]) -> str:
-    """Digest of policy files: over each path, 0x00, length in 8 bytes, and bytes, sorted by path."""
-    total = hashlib.sha256()
-    for name in sorted(files):
-        total.update(name.encode() + b"\x00" + len(files[name]).to_bytes(8, "big") + files[name])
-    return "sha256:" + total.hexdigest()
-
-
 class _Verifying:
     """One run: what was given and what was found."""
 
     def __init__(self) -> None:
-        self.given = _Given()
+        self.given = Exhibits()
         self.checks: list[Check] = []
         self.grades: list[int] = []
         self.sites: set[str] = set()
@@ -103,11 +75,11 @@ class _Verifying:
 
     def run(self, files: Mapping[str, bytes]) -> Verdict:
         for name, data in files.items():
-            self._guard(name, "file", lambda name=name, data=data: self._sort(name, data))  # type: ignore[misc]
+            self._guard(name, "file", partial(self._take, name, data))
         for name, bundle in self.given.receipts.items():
-            self._guard(name, "receipt", lambda name=name, bundle=bundle: self._receipt(name, bundle))  # type: ignore[misc]
+            self._guard(name, "receipt", partial(self._receipt, name, bundle))
         for name, bundle in self.given.reports.items():
-            self._guard(name, "report", lambda name=name, bundle=bundle: self._report(name, bundle))  # type: ignore[misc]
+            self._guard(name, "report", partial(self._report, name, bundle))
         for name in self.given.proofs:
             self._note(name, "inclusion", FALSE, "bad inclusion: it proves none of the receipts given")
         if not self.given.receipts and not self.given.reports:
@@ -129,48 +101,10 @@ class _Verifying:
         except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError, OverflowError) as error:
             self._note(file, name, FALSE, f"malformed ({type(error).__name__})")
 
-    # --- telling files apart ----------------------------------------------------------------------------------------
-
-    def _sort(self, name: str, data: bytes) -> None:
-        base = re.split(r"[/\\]", name)[-1]
-        if data.startswith(b"%PDF-"):
-            self._attached(name, data)
-        elif base.endswith((".cedar", ".cedarschema")):
-            self.given.policy[base] = data
-        elif data.startswith(tlog.PROOF_HEAD.encode()):
-            self.given.proofs[name] = data.decode()
-        elif data.lstrip()[:1] == b"{":
-            self._bundle(name, data)
-        elif re.search(rb"^\[\[edge\]\]", data, re.MULTILINE):
-            self.given.zones = Zones.parse(data)
-        elif re.search(rb"^\[\[site\]\]", data, re.MULTILINE):
-            self.given.fleet = data.decode()
-        elif re.search(rb"^\s*quorum\s", data, re.MULTILINE):
-            self.given.trust = notes.Trust.parse(data.decode())
-        elif re.fullmatch(rb"\S+\+[0-9a-f]{8}\+\S+\s*", data):
-            self.given.trust = notes.Trust((notes.Verifier.parse(data.decode().strip()),))
-        else:
-            self._note(name, "file", OPEN, "of no kind that can be checked")
-
-    def _bundle(self, name: str, data: bytes) -> None:
-        bundle = json.loads(data, object_pairs_hook=_once, parse_constant=_refused)
-        kinds = {RECEIPT: self.given.receipts, REPORT: self.given.reports}
-        if bundle.get("format") in kinds:
-            kinds[bundle["format"]][name] = bundle
-        else:
-            self._note(name, "file", OPEN, "JSON of no format that can be checked")
-
-    def _attached(self, name: str, data: bytes) -> None:
-        """Read what is attached to a PDF; only that is signed, the pages are drawn from it."""
-        count = 0
-        for body in _attachments(data):
-            if body.lstrip()[:1] == b"{":
-                count += 1
-                self._bundle(f"{name}#{count}", body)
-        if count:
-            self._note(name, "pages", NOTE, "drawn from the attached evidence; the signature covers the evidence")
-        else:
-            self._note(name, "attachment", OPEN, "no evidence is attached")
+    def _take(self, name: str, data: bytes) -> None:
+        said = self.given.add(name, data)
+        if said:
+            self._note(name, "file", NOTE if said == DRAWN else OPEN, said)
 
     # --- a Receipt --------------------------------------------------------------------------------------------------
 
@@ -222,7 +156,7 @@ class _Verifying:
     def _digests(self, name: str, receipt: Mapping[str, Any]) -> None:
         given = self.given
         have = {
-            "policy": policy_digest(given.policy) if given.policy else None,
+            "policy": given.policy_digest if given.policy else None,
             "zones": given.zones.digest if given.zones else None,
             "fleet": self._fleet_digest(),
         }
@@ -308,17 +242,6 @@ class _Verifying:
         )
 
 
-def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a field stands there twice")
-    return found
-
-
-def _refused(constant: str) -> None:
-    raise ValueError(constant)
-
-
 def _proves(proof: str, hash_: bytes) -> bool:
     try:
         found = tlog.Proof.parse(proof)
@@ -326,15 +249,3 @@ def _proves(proof: str, hash_: bytes) -> bool:
     except DomicileError:
         return False
     return tlog.included(hash_, found.index, point.size, found.hashes, point.root)
-
-
-def _attachments(pdf: bytes) -> Iterator[bytes]:
-    """Give the files embedded in a PDF of ours, whose dictionaries lie in the open (ISO 32000-2 section 7.11.4)."""
-    for match in re.finditer(rb"/EmbeddedFile\b[^\x00]{0,1000}?\bstream\r?\n", pdf):
-        body = pdf[match.end() : pdf.find(b"endstream", match.end())]
-        if b"/FlateDecode" in match.group() or b"/FlateDecode" in pdf[max(0, match.start() - 300) : match.start()]:
-            try:
-                body = zlib.decompressobj().decompress(body, MOST_ATTACHED)
-            except zlib.error as error:
-                raise ValueError("an attachment is damaged") from error
-        yield body

@@ -73,10 +73,10 @@ def flow(report: Mapping[str, Any], *, font: str = "system-ui, sans-serif") -> s
         top, size, count = right[name]
         parts.append(_box(RIGHT, top, size, "#33475b", empty=not count))
         parts.append(_words(RIGHT + 22, top + size / 2, "start", f"{name}, {zone_name(zone)}", count))
-    label = "Documents by jurisdiction and the Site where they lie; the same numbers stand in the table below"
+    said = "Documents by jurisdiction and the Site where they lie; the same numbers stand in the table below"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" width="{WIDTH}" '
-        f'height="{height:.0f}" role="img" aria-label={quoteattr(label)} font-family={quoteattr(font)} '
+        f'height="{height:.0f}" role="img" aria-label={quoteattr(said)} font-family={quoteattr(font)} '
         f'font-size="13">{"".join(parts)}</svg>'
     )
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 import typst
 
 from residency.receipt import canonical
+from service.errors import ServiceError
 from service.rendering import charts
 from service.rendering.tables import sheet
 
@@ -24,7 +25,7 @@ FONT: Final = "Libertinus Serif"
 ATTACHMENT: Final = "evidence.json"
 
 
-class TypesettingError(RuntimeError):
+class TypesettingError(ServiceError):
     """The typesetter warned; its message names the place in our template."""
 
 

@@ -193,8 +193,9 @@ def _transfers(report: Mapping[str, Any]) -> Table:
         )
         for entry in report["transfers"]["entries"]
     )
+    lead = "Copies or views beyond the residency of the data, each by a recorded act. Violations stand apart."
     columns = ("Time", "To", "Importer", "Jurisdictions", "Basis (GDPR)", "Items", "Bytes", "Receipt")
-    return Table("transfers", "Transfers", columns, rows, "0 transfers were recorded in the period.")
+    return Table("transfers", "Transfers", columns, rows, "0 transfers were recorded in the period.", lead)
 
 
 def _violations(report: Mapping[str, Any]) -> Table:

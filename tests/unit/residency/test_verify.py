@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from residency import notes, receipt, tlog, verify
+from residency import exhibits, notes, receipt, tlog, verify
+from residency.exhibits import Exhibits
 from residency.fleet import Fleet
 from residency.journal import Touch
 from residency.receipt import Draft
@@ -60,7 +61,7 @@ evidence = [{ grade = 1, claim = "place", source = "form", date = 2019-01-01 }]
 """
 FLEET = Fleet.parse(FLEET_FILE.decode(), ZONES)
 POLICY = {"a.cedar": b"permit (principal, action, resource);", "schema.cedarschema": b"namespace Domicile {}"}
-DIGESTS = {"policy": verify.policy_digest(POLICY), "zones": ZONES.digest, "fleet": FLEET.digest}
+DIGESTS = {"policy": Exhibits(policy=dict(POLICY)).policy_digest, "zones": ZONES.digest, "fleet": FLEET.digest}
 TAG = Tag(frozenset({"DE"}), frozenset({"EU"}))
 PLACES = {"zones.toml": ZONES_FILE, "fleet.toml": FLEET_FILE, **POLICY}
 
@@ -94,7 +95,7 @@ def bundle(record, *, others=4, cosigned=False, proof=True):
     path = tuple(tlog.span_hash(span, hashes.__getitem__) for span in tlog.inclusion_spans(2, len(leaves)))
     found = tlog.Proof(2, path, text + "\n" + "\n".join(lines) + "\n").text
     signed = notes.sign(body.decode() + "\n", ORIGIN, KEY)
-    whole = {"format": verify.RECEIPT, "receipt": record, "signatures": [signed], "proof": found if proof else None}
+    whole = {"format": exhibits.RECEIPT, "receipt": record, "signatures": [signed], "proof": found if proof else None}
     return receipt.canonical(whole), found.encode()
 
 
@@ -255,6 +256,11 @@ def test_no_bytes_are_good_and_none_raise(data):
     assert verify.verify({"f": data}).code != 0
 
 
+def test_a_second_trust_file_does_not_take_the_place_of_the_first():
+    verdict = check(DATA, **{"other.txt": WITNESS_VKEY.vkey.encode()})
+    assert verdict.code == 1 and named(verdict, "signature")[0][0] == "good"
+
+
 def test_nothing_given_is_open():
     assert verify.verify({}).code == 2
 
@@ -273,7 +279,7 @@ def report(change=lambda r: None):
     entry = json.loads(bundle(made(kind="admin", facts={"report": digest}))[0])
     change(master)
     signed = [notes.sign(body.decode() + "\n", ORIGIN, KEY)]
-    return receipt.canonical({"format": verify.REPORT, "report": master, "signatures": signed, "receipt": entry})
+    return receipt.canonical({"format": exhibits.REPORT, "report": master, "signatures": signed, "receipt": entry})
 
 
 def test_a_report_is_checked_by_signature_and_by_its_entry_in_the_ledger():
@@ -306,4 +312,4 @@ def test_the_evidence_attached_to_a_pdf_is_checked(packed):
 def test_the_digest_of_policy_files_is_the_one_that_the_engine_prints():
     from residency.policy import digest
 
-    assert digest(POLICY) == verify.policy_digest(POLICY)
+    assert digest(POLICY) == Exhibits(policy=dict(POLICY)).policy_digest
