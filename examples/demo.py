@@ -35,7 +35,7 @@ from service.house import House  # noqa: E402
 from service.settings import load  # noqa: E402
 
 HERE = Path(__file__).parent
-OUT = HERE.parent / "demo-out"
+OUT = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE.parent / "demo-out"
 ENDS = {State.LIVE, State.QUARANTINED, State.FAILED}
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
@@ -236,7 +236,11 @@ async def main() -> int:
     headline(7, "The receipt, checked offline: no database, no network, no service")
     given = {"receipt.json": (OUT / "receipt.json").read_bytes(), "trust.txt": (OUT / "trust.txt").read_bytes()}
     folder = policies_of(settings)
-    given |= {str(each.relative_to(folder)): each.read_bytes() for each in sorted(folder.glob("*")) if each.is_file()}
+    given |= {
+        str(each.relative_to(folder)): each.read_bytes()
+        for each in sorted(folder.glob("*"))
+        if each.suffix != ".md" and each.is_file()
+    }
     given["fleet.toml"] = (home / "fleet.toml").read_bytes()
     verdict = verify(given)
     for line in verdict.lines:

@@ -15,10 +15,9 @@ from residency.journal import Touch, recording
 from residency.ledger import Ledger
 from residency.ports import Generator
 from residency.route import Action, Route
-from residency.tag import Tag
 from service.grounding import THRESHOLD, Citation, abstention, confidence, enough, extractive, supported
 from service.prompting import prompt
-from service.searching import Findings, Opened, Search, Searching
+from service.searching import Findings, Opened, Search, Searching, question_tag
 
 NO_SUPPORT = "no_support"
 
@@ -144,8 +143,7 @@ class Answering:
         return (text, citations, None) if citations else ("", [], "generator_unsupported")
 
     def _generator_route(self, principal: Principal, question: Question, passages: tuple[Opened, ...]) -> Route | None:
-        zone = frozenset({principal.zone}) if principal.zone else frozenset()
-        tag = Tag(jurisdictions=zone, residency=self._engine.ceiling(principal.tenant))
+        tag = question_tag(self._engine, principal)
         for passage in passages:
             tag = tag.meet(passage.tag, self._engine.zones)
         for site in self._generators:

@@ -16,6 +16,9 @@ THRESHOLD = 0.62
 """Support that an Answer needs: cosine plus share of the question's IDF mass; chosen on examples/questions.toml."""
 MINIMUM = 12
 """Shortest sentence, in code points, that can stand as a quote of its own."""
+HEADING = 70
+"""Longest heading, in code points."""
+_NUMBERED = re.compile(r"(§ ?)?\d+(\.\d+)*\.?\s")
 _SPACE = re.compile(r"\s+")
 _MARK = re.compile(r"\[(\d{1,3})\]")
 _FIGURE = re.compile(r"\d+(?:[.,:/]\d+)*")
@@ -83,7 +86,7 @@ def confidence(passages: Sequence[Opened], threshold: float) -> float:
 def pick(passages: Sequence[Opened], *, limit: int) -> list[Quote]:
     """Choose up to `limit` sentences that answer, in reading order within a Document; touching ones become one quote.
 
-    Cut where the score falls under half of the best.
+    Cut where its words, or its whole score, fall under half of the best.
     """
     candidates: list[Quote] = []
     for passage in passages:
@@ -96,7 +99,11 @@ def pick(passages: Sequence[Opened], *, limit: int) -> list[Quote]:
     best = max((quote.score for quote in candidates), default=0.0)
     if best <= 0:
         return []
-    scored = [replace(quote, score=quote.score / best + 2 * quote.passage.score) for quote in candidates if quote.score]
+    scored = [
+        replace(quote, score=quote.score / best + 2 * quote.passage.score)
+        for quote in candidates
+        if quote.score >= best / 2
+    ]
     scored.sort(key=lambda quote: (-quote.score, quote.passage.document_id, quote.start))
     chosen: list[Quote] = []
     for quote in scored:
@@ -112,14 +119,27 @@ def _spans(passage: Opened) -> list[tuple[int, int]]:
     for begin, stop in sentences(passage.text, passage.language):
         text = passage.text[begin:stop]
         start, end = begin + len(text) - len(text.lstrip()), begin + len(text.rstrip())
-        if end <= start:
-            continue
-        # a sentence that cannot stand alone takes its predecessor into the same quote
-        if spans and (end - start < MINIMUM or len(text.split()) < 3):
-            spans[-1] = (spans[-1][0], end)
-        else:
+        start = _behind_headings(passage.text, start, end)
+        # what is shorter is the number of a list item, or a word that a heading left behind
+        if end - start >= MINIMUM:
             spans.append((start, end))
     return spans
+
+
+def _behind_headings(text: str, start: int, end: int) -> int:
+    """Skip headings that a file without structure runs into the sentence below them: short lines, no stop at the end.
+
+    In running text a line is broken only near the right margin, so a line much shorter than the longest is none of it.
+    """
+    margin = max((len(line) for line in text.splitlines()), default=0)
+    while True:
+        line, found, rest = text[start:end].partition("\n")
+        stands_alone = len(line) <= HEADING and (len(line) < 0.6 * margin or _NUMBERED.match(line))
+        if not found or not stands_alone or line.rstrip().endswith((".", "!", "?", ";", ",", ":", "-")):
+            return start
+        if not rest.lstrip()[:1].isupper() and not rest.lstrip()[:1].isdigit():
+            return start
+        start += len(line) + 1 + len(rest) - len(rest.lstrip())
 
 
 def _words(passage: Opened, text: str) -> float:

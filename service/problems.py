@@ -63,7 +63,7 @@ def problem(code: str, detail: str, *, instance: str = "", request_id: str = "",
     status, title = STATUS.get(code, STATUS["internal"])
     kind = KINDS.get(status, "invalid_request_error" if status < 500 else "server_error")
     remedy = extra.get("remedy") or extra.get("hint") or ""
-    message = f"{detail} {remedy[0].upper()}{remedy[1:]}." if remedy else detail
+    message = f"{detail} {_sentence(remedy)}" if remedy else detail
     error: dict[str, Any] = {"message": message, "type": kind, "param": extra.get("param"), "code": code}
     if "receipt" in extra:
         error["receipt"] = extra["receipt"]

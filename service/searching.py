@@ -153,24 +153,19 @@ class Searching:
         timings: dict[str, float] = {}
         # (1) distinct Tags of the collection, and the question's own
         collection, held = await self._documents.database.run(self._held, principal, ask.collection)
-        question_tag = Tag(
-            jurisdictions=frozenset({principal.zone}) if principal.zone else frozenset(),
-            residency=self._engine.ceiling(principal.tenant),
-        )
-        # (2) rule: the question at an embedder; search and open for every tag class
-        permits, refusals = self._engine.permitted(
-            principal, Action.EMBED, (question_tag,), "embedder", activity=ask.activity
-        )
+        asked = question_tag(self._engine, principal)
+        # (2) rule: the question at an embedder; question and passages at every shard
+        permits, refusals = self._engine.permitted(principal, Action.EMBED, (asked,), "embedder", activity=ask.activity)
         permits = [permit for permit in permits if permit.route.site in self._embedders]
         if not permits:
-            return refusals[0] if refusals else _nowhere(principal, question_tag, ask.activity)
-        groups, withheld, kept_back = self._rule(principal, held, ask.activity)
+            return refusals[0] if refusals else _nowhere(principal, asked, ask.activity)
+        groups, withheld, kept_back = self._rule(principal, asked, held, ask.activity)
         timings["decide"] = time.perf_counter() - begun
         if held and not groups and kept_back:
             return kept_back[0]
         language = _language(ask.query)
         if not groups:
-            return Findings((), withheld, tuple(kept_back), (), 0, (question_tag,), tuple(touches), language, timings)
+            return Findings((), withheld, tuple(kept_back), (), 0, (asked,), tuple(touches), language, timings)
         # (3) embed the question; turn its vector and blind its words for each group's keys
         mark = time.perf_counter()
         embedder = self._embedders[permits[0].route.site]
@@ -178,7 +173,7 @@ class Searching:
         timings["embed"] = time.perf_counter() - mark
         # (4) ask all permitted shards at once, under one deadline
         mark = time.perf_counter()
-        found, unreached = await self._ask_shards(principal, ask, groups, vector, collection)
+        found, unreached = await self._ask_shards(principal, ask, asked, groups, vector, collection)
         timings["shards"] = time.perf_counter() - mark
         # (5) join
         weight = KNOWN_WEIGHT if language in {"en", "und"} else OTHER_WEIGHT
@@ -187,7 +182,7 @@ class Searching:
         mark = time.perf_counter()
         passages, damaged = await self._open(principal, ask, ranked, found)
         timings["open"] = time.perf_counter() - mark
-        tags = (question_tag, *dict.fromkeys(c.tag for group in groups for c in group.classes))
+        tags = (asked, *dict.fromkeys(c.tag for group in groups for c in group.classes))
         return Findings(
             tuple(passages), withheld, tuple(kept_back), unreached, damaged, tags, tuple(touches), language, timings
         )
@@ -199,14 +194,15 @@ class Searching:
         return collection.id, self._documents.counts(principal.tenant, [collection.id], principal.groups)
 
     def _rule(
-        self, principal: Principal, held: Sequence[ClassCount], activity: str
+        self, principal: Principal, asked: Tag, held: Sequence[ClassCount], activity: str
     ) -> tuple[list[_Group], int, list[Refusal]]:
         groups: dict[tuple[str, str], list[ClassCount]] = {}
         withheld, refusals = 0, []
         for tag_class in held:
+            # the question itself goes to the shard, as a turned vector and blinded words: its own Tag must permit that
+            asks = ((Action.SEARCH, (tag_class.tag, asked)), (Action.OPEN, (tag_class.tag,)))
             decisions = [
-                self._engine.decide(Ask(principal, action, tag_class.site, (tag_class.tag,), activity))
-                for action in (Action.SEARCH, Action.OPEN)
+                self._engine.decide(Ask(principal, action, tag_class.site, tags, activity)) for action, tags in asks
             ]
             refused = [decision for decision in decisions if isinstance(decision, Refusal)]
             if refused:
@@ -216,16 +212,21 @@ class Searching:
                 groups.setdefault((tag_class.site, tag_class.tag.origin), []).append(tag_class)
         return [_Group(site, origin, tuple(each)) for (site, origin), each in groups.items()], withheld, refusals
 
-    def _route(self, principal: Principal, action: Action, group: _Group, activity: str) -> Route:
-        decision = self._engine.decide(
-            Ask(principal, action, group.site, tuple(each.tag for each in group.classes), activity)
-        )
+    def _route(self, principal: Principal, action: Action, group: _Group, activity: str, *also: Tag) -> Route:
+        tags = (*dict.fromkeys(each.tag for each in group.classes), *also)
+        decision = self._engine.decide(Ask(principal, action, group.site, tags, activity))
         if not isinstance(decision, Permit):  # cannot be: each Tag was permitted a moment ago
             raise SiteError(f"site {group.site} closed while the search ran", site=group.site, hint="try again")
         return decision.route
 
     async def _ask_shards(
-        self, principal: Principal, ask: Search, groups: Sequence[_Group], vector: Vectors, collection: str
+        self,
+        principal: Principal,
+        ask: Search,
+        asked: Tag,
+        groups: Sequence[_Group],
+        vector: Vectors,
+        collection: str,
     ) -> tuple[list[_Asked], tuple[str, ...]]:
         # a question is stemmed in every language of what it may find: the wrong stemmer alone would miss
         languages = sorted({each.language for group in groups for each in group.classes})
@@ -257,7 +258,7 @@ class Searching:
                 tokens=tokens,
                 limit=max(CANDIDATES, ask.top_k * OVERFETCH),
             )
-            route = self._route(principal, Action.SEARCH, group, ask.activity)
+            route = self._route(principal, Action.SEARCH, group, ask.activity, asked)
             return _Asked(group, await shard.search(route, query), keys, tokens)
 
         answers = await asyncio.gather(*(self._reach(group.site, one(group)) for group in groups))
@@ -377,6 +378,18 @@ class Searching:
             )
         )
         return stored.id
+
+
+def question_tag(engine: Engine, principal: Principal) -> Tag:
+    """Give the Tag of a question: bound by the law of the asker's Zone, to be processed inside the tenant's ceiling.
+
+    A question from inside the EEA stays there even where the ceiling is wider: it may quote the very documents that may
+    not leave, and nobody declared it to be free of personal data (docs/decisions).
+    """
+    ceiling = engine.ceiling(principal.tenant)
+    inside = bool(principal.zone) and engine.zones.within(principal.zone, "EEA")
+    within = engine.zones.intersect(ceiling, frozenset({"EEA"})) if inside else ceiling
+    return Tag(frozenset({principal.zone}) if principal.zone else frozenset(), within)
 
 
 def _nowhere(principal: Principal, tag: Tag, activity: str) -> Refusal:

@@ -85,13 +85,13 @@ class DocumentsController(Controller):
         self,
         request: Asking,
         collection: FromQuery[str] = "",
-        state: FromQuery[str] = "",
+        wanted: Annotated[str, QueryParameter(name="state")] = "",
         after: FromQuery[str] = "",
         limit: Annotated[int, QueryParameter(ge=1, le=LIMIT)] = 20,
     ) -> dict[str, Any]:
         """List documents, newest first; `after` takes the `next` of the page before."""
         try:
-            states = [State(each) for each in state.split(",") if each] or None
+            states = [State(each) for each in wanted.split(",") if each] or None
         except ValueError as error:
             raise InvalidRequestError("unknown state", param="state", hint=f"one of {', '.join(State)}") from error
         house = house_of(request)

@@ -11,9 +11,9 @@ from litestar.params import JSONBody
 from residency.journal import recording
 from residency.receipt import Draft, steps
 from residency.route import Action
-from residency.tag import Tag
 from service.api.replies import Asking, house_of, refused
 from service.errors import InvalidRequestError
+from service.searching import question_tag
 
 MOST_TEXTS = 256
 
@@ -41,10 +41,7 @@ class EmbeddingsController(Controller):
         texts = [data.input] if isinstance(data.input, str) else data.input
         if not texts or len(texts) > MOST_TEXTS or not all(text.strip() for text in texts):
             raise InvalidRequestError(f"1 to {MOST_TEXTS} texts that are not empty", param="input")
-        tag = Tag(
-            jurisdictions=frozenset({principal.zone}) if principal.zone else frozenset(),
-            residency=house.engine.ceiling(principal.tenant),
-        )
+        tag = question_tag(house.engine, principal)
         permits, refusals = house.engine.permitted(principal, Action.EMBED, (tag,), "embedder")
         if not permits:
             receipt = await house.searching.record_refusal(principal, refusals[0], "\n".join(texts), "search")

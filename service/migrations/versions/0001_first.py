@@ -144,10 +144,9 @@ def upgrade() -> None:
     op.create_index("ix_leaves_tenant_time", "leaves", ["tenant", "time"], unique=False)
     op.create_table(
         "ledger_hashes",
-        sa.Column("level", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("index", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("place", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("hash", sa.LargeBinary(), nullable=False),
-        sa.PrimaryKeyConstraint("level", "index", name=op.f("pk_ledger_hashes")),
+        sa.PrimaryKeyConstraint("place", name=op.f("pk_ledger_hashes")),
     )
     op.create_table(
         "ledger_heads",
