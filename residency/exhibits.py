@@ -24,6 +24,7 @@ MOST_ATTACHED: Final = 64 * 1024 * 1024
 
 
 UNKNOWN: Final = "of no kind that can be checked"
+ASIDE: Final = "a worked case or a read-me, no evidence"
 DRAWN: Final = "the pages are drawn from the attached evidence; the signature covers the evidence"
 
 
@@ -41,7 +42,9 @@ class Exhibits:
 
     def add(self, name: str, data: bytes) -> str:
         """Take in a file; gives what to say about it, or "". A false file raises `ValueError` or `DomicileError`."""
-        base = re.split(r"[/\\]", name)[-1]
+        *folders, base = re.split(r"[/\\]", name)
+        if "cases" in folders or base == "README.md":  # a policies folder comes with its worked cases
+            return ASIDE
         if data.startswith(b"%PDF-"):
             return self._pdf(name, data)
         if base.endswith((".cedar", ".cedarschema")):

@@ -15,7 +15,7 @@ from typing import Any, Final
 from residency import notes, tlog
 from residency.errors import DomicileError
 from residency.evidence import GRADES
-from residency.exhibits import DRAWN, Exhibits
+from residency.exhibits import UNKNOWN, Exhibits
 from residency.fleet import Fleet
 from residency.receipt import VERSION, canonical, leaf
 
@@ -104,7 +104,7 @@ class _Verifying:
     def _take(self, name: str, data: bytes) -> None:
         said = self.given.add(name, data)
         if said:
-            self._note(name, "file", NOTE if said == DRAWN else OPEN, said)
+            self._note(name, "file", OPEN if said == UNKNOWN else NOTE, said)
 
     # --- a Receipt --------------------------------------------------------------------------------------------------
 

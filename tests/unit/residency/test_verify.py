@@ -256,6 +256,12 @@ def test_no_bytes_are_good_and_none_raise(data):
     assert verify.verify({"f": data}).code != 0
 
 
+def test_a_whole_policies_folder_may_be_given_with_its_worked_cases():
+    aside = {"policies/cases/fleet.toml": b"[[site]]", "policies/cases/a.toml": b"[[case]]", "policies/README.md": b"#"}
+    assert check(DATA, **aside).code == 0
+    assert check(DATA, **{"policies/odd.bin": b"?"}).code == 2
+
+
 def test_a_second_trust_file_does_not_take_the_place_of_the_first():
     verdict = check(DATA, **{"other.txt": WITNESS_VKEY.vkey.encode()})
     assert verdict.code == 1 and named(verdict, "signature")[0][0] == "good"
