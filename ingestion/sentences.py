@@ -43,6 +43,7 @@ _ABBREVIATIONS: Final[dict[str, str]] = {
 """Abbreviations with a full stop that do not end a sentence, by language, without the stop."""
 
 _ORDINAL: Final = re.compile(r"(?:^|[\s(„\"])\d{1,2}\.$")
+_MARKER: Final = re.compile(r"\(?(?:\d{1,3}(?:\.\d{1,3})*|[^\W\d_])[.)]|[-*+•▪◦‣●–]|#{1,6}")
 _INITIAL: Final = re.compile(r"(?:^|[\s(.])[^\W\d_]\.$")
 _ORDINAL_FOLLOWS: Final = re.compile(rf"(?:{_MONTHS})\b|\d")
 _compiled: dict[str, re.Pattern[str]] = {}
@@ -89,7 +90,9 @@ def _boundaries(stretch: str, language: str, offset: int) -> Iterator[tuple[int,
 
 
 def _goes_on(before: str, after: str, language: str) -> bool:
-    """Say whether a boundary is none: an abbreviation, an initial or an ordinal before it, a small letter behind."""
+    """Say whether a boundary is none: a list's mark, abbreviation, initial or ordinal before, a small letter after."""
+    if _MARKER.fullmatch(before):
+        return True
     if not before.endswith("."):
         return after[:1].islower() and before[-1:] not in "!?…:;\n"
     tail = before[-24:]

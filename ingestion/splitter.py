@@ -9,6 +9,7 @@ equal stretch, run-llama/llama_index: core/node_parser/interface.py): each piece
 import itertools
 import re
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -77,11 +78,12 @@ def split(reading: Reading, *, count_tokens: Callable[[str], int], max_tokens: i
 
 
 def _languages(text: str) -> frozenset[str]:
-    """Give the languages heard at `PLACES` places: most Documents have one, and their Passages need not be asked."""
+    """Give the languages heard at two of `PLACES` places or more: most Documents have one, and names mislead."""
     if len(text) < 4 * OWN_LANGUAGE:
         return frozenset()
     step = max(2 * OWN_LANGUAGE, len(text) // PLACES)
-    return frozenset(tell_language(text[at : at + 2 * OWN_LANGUAGE]) for at in range(0, len(text), step)) - {"und"}
+    heard = Counter(tell_language(text[at : at + 2 * OWN_LANGUAGE]) for at in range(0, len(text), step))
+    return frozenset(language for language, places in heard.items() if places > 1) - {"und"}
 
 
 def _stretches(reading: Reading, language: str) -> Iterator[tuple[int, int, str]]:

@@ -6,6 +6,7 @@ and empty. PDFium is not thread-safe: one file per child.
 """
 
 import re
+from collections import Counter
 from typing import Final
 
 import pypdfium2
@@ -18,6 +19,16 @@ MAX_CONTROLS: Final = 0.1
 MAX_BOOKMARKS: Final = 2_000
 MAX_DEPTH: Final = 6
 
+EDGE: Final = 2
+"""Lines at the head and the foot of a page that may run through the file."""
+RUNNING_PAGES: Final = 3
+
+_PAGE_NUMBER: Final = re.compile(
+    r"\s*[-–]?\s*(?:page|seite|pagina|página|strona|side|sida|sivu|p\.|s\.)?\s*\d{1,5}"
+    r"(?:\s*(?:/|of|von|de|di|sur|van|z|av|af)\s*\d{1,5})?\s*[-–]?\s*",
+    re.IGNORECASE,
+)
+_LEADERS: Final = re.compile(r"(?:[ \t]?[.·_…]){5,}[ \t]?")
 _NO_PAGES: Final = re.compile(rb"/Kids\s*\[\s*\]")
 _SWALLOWED: Final = re.compile("\ufffe(.?)", re.DOTALL)
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
@@ -45,8 +56,7 @@ def read(data: bytes) -> Reading:
         raise UnreadableError("bomb", "pages")
     marks = _bookmarks(document)
     builder, headings, bare = TextBuilder(), Headings(), 0
-    for index in range(count):
-        text = _page(document, index)
+    for index, text in enumerate(without_running_lines([_page(document, index) for index in range(count)])):
         bare += not text
         _write(builder, headings, text, marks.get(index, []))
         builder.end_page()
@@ -69,13 +79,38 @@ def _page(document: pypdfium2.PdfDocument, index: int) -> str:
 
 
 def clean(raw: str) -> str:
-    """Join swallowed hyphens, make line ends LF and control characters spaces; "" where they outweigh the text."""
+    """Join swallowed hyphens, shorten dot leaders, make line ends LF and control characters spaces.
+
+    Gives "" where control characters outweigh the text, or where there is no letter or digit.
+    """
     text = raw.replace("\r\n", "\n").replace("\r", "\n")
     if len(_CONTROLS.findall(text)) > len(text) * MAX_CONTROLS:
         return ""
     text = _SWALLOWED.sub(lambda found: ("-" if found[1].isdigit() else "") + found[1], text)
-    text = _CONTROLS.sub(" ", text).strip()
+    text = _LEADERS.sub(" … ", _CONTROLS.sub(" ", text)).strip()
     return text if _LETTER.search(text) else ""
+
+
+def without_running_lines(pages: list[str]) -> list[str]:
+    """Take from each page but the first the lines at its head and foot that most pages share, and page numbers.
+
+    They would tear the sentence that crosses the page. A line counts when it stands, letter for letter, at the edge of
+    at least `RUNNING_PAGES` pages and of half of them; a page is never emptied.
+    """
+    split = [page.split("\n") for page in pages]
+    edges = Counter(line for lines in split for line in {*lines[:EDGE], *lines[-EDGE:]})
+    enough = max(RUNNING_PAGES, (sum(map(bool, pages)) + 1) // 2)
+    running = {line for line, count in edges.items() if line.strip() and count >= enough}
+    out = pages[:1]
+    for lines in split[1:]:
+        kept = lines
+        for _ in range(EDGE):
+            if len(kept) > 1 and (kept[0] in running or _PAGE_NUMBER.fullmatch(kept[0])):
+                kept = kept[1:]
+            if len(kept) > 1 and (kept[-1] in running or _PAGE_NUMBER.fullmatch(kept[-1])):
+                kept = kept[:-1]
+        out.append("\n".join(kept).strip())
+    return out
 
 
 def _write(builder: TextBuilder, headings: Headings, text: str, marks: list[tuple[int, str]]) -> None:

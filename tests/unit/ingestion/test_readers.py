@@ -154,12 +154,39 @@ def test_the_outline_of_a_pdf_gives_its_headings() -> None:
     ]
 
 
+def test_running_heads_and_page_numbers_stay_on_the_first_page_alone() -> None:
+    sheets = [
+        ["Handbook 4.2", f"Body of {name}.", f"End of {name}.", f"Page {at} of 4"] for at, name in enumerate("abcd", 1)
+    ]
+    reading = read(a_pdf(*sheets), Job())
+    assert [reading.text[page.start : page.end] for page in reading.pages] == [
+        "Handbook 4.2\nBody of a.\nEnd of a.\nPage 1 of 4",
+        "Body of b.\nEnd of b.",
+        "Body of c.\nEnd of c.",
+        "Body of d.\nEnd of d.",
+    ]
+
+
+@pytest.mark.parametrize(
+    "pages",
+    [
+        ["same\none", "same\ntwo"],  # two pages prove nothing
+        ["Pay slip 1\na", "Pay slip 2\nb", "Pay slip 3\nc"],  # alike but for a number: that number may matter
+        ["only", "only", "only"],  # a page is never emptied
+        ["", "", ""],
+    ],
+)
+def test_lines_that_may_matter_are_not_taken_for_running_heads(pages: list[str]) -> None:
+    assert pdf.without_running_lines(pages) == pages
+
+
 @pytest.mark.parametrize(
     ("raw", "clean"),
     [
         ("Daten\ufffeschutz", "Datenschutz"),
         ("COVID\ufffe19", "COVID-19"),
         ("a\r\nb\rc", "a\nb\nc"),
+        ("Scope . . . . . . . . 4\r\nWait... so", "Scope … 4\nWait... so"),
         ("twenty letters here, \x07", "twenty letters here,"),
         ("\x01\x02\x03ab", ""),
         (" .. -- ", ""),

@@ -51,6 +51,7 @@ def check(reading: Reading, pieces: list[Piece], most: int) -> None:
         ("en", ["Art. 28 para. 3 GDPR applies.", "See e.g. Section 4.", "Mr. J. Doe agrees.", "Does he?"]),
         ("fr", ["Voir l’art. 6 al. 1 du RGPD.", "Le n° 5 vaut p. ex. ici.", "M. Dupont signe."]),
         ("es", ["Véase el art. 5 núm. 2 del contrato.", "La Sra. Ejemplo firma."]),
+        ("de", ["3. Kosten und Miete steigen.", "Danach nicht."]),
         ("und", ["One thing.", "Another thing."]),
     ],
 )
