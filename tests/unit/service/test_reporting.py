@@ -15,6 +15,7 @@ from residency import receipt, verify
 from residency.database import Database, metadata
 from residency.decision import Clause
 from residency.errors import LedgerError
+from residency.exhibits import attachments
 from residency.fleet import Fleet
 from residency.journal import Touch
 from residency.ledger import Ledger
@@ -24,7 +25,7 @@ from residency.route import Action
 from residency.tag import Tag
 from residency.zones import Zones
 from service.errors import InvalidRequestError
-from service.rendering import html, sheets
+from service.rendering import html, pdf, sheets
 from service.reporting import About, Reporting
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -402,6 +403,23 @@ async def test_names_are_text_in_every_format(reporting, bundle):
     page = html.page(bundle).decode()
     assert "<b>x" not in page and "&lt;b&gt;x" in page
     assert "#read(" in pdf_text((await reporting.render(bundle, "pdf")).data)
+
+
+@pytest.mark.parametrize(
+    ("who", "seen"),
+    [
+        ("Ελληνική Εταιρεία", "Ελληνική"),
+        ("サンプル株式会社", "????????"),
+        ("nul\x00 \U0001f600", "nul"),
+        ("x" * 300, "xxx"),
+    ],
+)
+async def test_a_letter_without_a_glyph_does_not_fail_the_pdf(bundle, who, seen):
+    bundle["report"]["head"]["organisation"] = who
+    data = pdf.document(bundle)
+    assert seen in pdf_text(data)
+    attached = next(attachments(data)).decode()
+    assert json.loads(attached)["report"]["head"]["organisation"] == who
 
 
 async def test_no_cell_becomes_a_formula(reporting, bundle):
