@@ -305,7 +305,7 @@ async def _outlets(
             outlets.vaults[site.id] = FolderVault(folder / "vault", site=site.id)
     if not index:
         return outlets
-    outlets.embedders |= given if given is not None else _embedders(settings, fleet)
+    outlets.embedders |= given if given is not None else await asyncio.to_thread(_embedders, settings, fleet)
     for embedder in outlets.embedders.values():
         stack.push_async_callback(embedder.aclose)
     dimension = next((each.dimension for each in outlets.embedders.values()), DIMENSION)

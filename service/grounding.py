@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from ingestion.splitter import sentences
 from service.searching import Opened
 
-THRESHOLD = 0.62
+THRESHOLD = 0.65
 """Support that an Answer needs: cosine plus share of the question's IDF mass; chosen on examples/questions.toml."""
 MINIMUM = 12
 """Shortest sentence, in code points, that can stand as a quote of its own."""

@@ -44,14 +44,18 @@ def residency(
 @tenant_option
 @click.argument("receipt_id")
 @click.option("--out", type=click.Path(dir_okay=False), default=None, help="File; default: standard output.")
-def receipt(settings: Settings, tenant: str, receipt_id: str, out: str | None) -> None:
+@click.option("--trust", type=click.Path(dir_okay=False), default=None, help="Also save the ledger's public key here.")
+def receipt(settings: Settings, tenant: str, receipt_id: str, out: str | None, trust: str | None) -> None:
     """Save a receipt with its signature and proof, for `domicile verify` on any machine."""
     import msgspec
 
-    async def story(house: House) -> Any:
-        return await house.database.run(house.ledger.bundle, tenant, receipt_id)
+    async def story(house: House) -> tuple[Any, str]:
+        await house.database.run(house.ledger.sequence)
+        return await house.database.run(house.ledger.bundle, tenant, receipt_id), house.ledger.trust
 
-    bundle = in_house(settings, story, index=False)
+    bundle, public = in_house(settings, story, index=False)
+    if trust is not None:
+        Path(trust).write_text(public, encoding="utf-8")
     if bundle is None:
         raise click.ClickException("there is no such receipt for this tenant")
     if out is None:
