@@ -26,6 +26,12 @@ BLOCK: Final = 256
 _BLOCK_HEADER: Final = struct.Struct(">III")
 
 
+def work_names(document_id: str, version: int, passages: int) -> list[str]:
+    """Name what only the way to live needs; original and text stay, the text for showing sources."""
+    prefix = names_of(document_id, version)
+    return [prefix + "passages", *(f"{prefix}vectors.{number}" for number in range(-(-passages // BLOCK)))]
+
+
 class Artefacts:
     """The sealed files of one document version at its Site."""
 
@@ -72,11 +78,6 @@ class Artefacts:
         if (begins, rows) != (first, count):
             raise SealedError("a block of vectors stands in another's place")
         return np.frombuffer(data, dtype="<f4", offset=_BLOCK_HEADER.size).reshape(rows, width)
-
-    async def drop_work(self, route: Route, passages: int) -> None:
-        """Remove what only the way to live needed (Action erase); the text stays for showing sources."""
-        blocks = [f"{self._prefix}vectors.{number}" for number in range(-(-passages // BLOCK))]
-        await self._vault.delete(route, [self._prefix + "passages", *blocks])
 
     async def _write(self, route: Route, name: str, artefact: str, data: bytes) -> None:
         parts = await asyncio.to_thread(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from ingestion.artefacts import BLOCK
+from ingestion.artefacts import work_names
 from ingestion.crash import crash_point
 from ingestion.documents import Document, names_of
 from ingestion.errors import ErasureError
@@ -59,8 +59,7 @@ class Clearing:
         names: set[str] = set()
         for version in versions:
             prefix = names_of(version.id, version.version)
-            blocks = range(-(-version.passages // BLOCK))
-            names |= {prefix + each for each in ("original", "text", "passages", *(f"vectors.{n}" for n in blocks))}
+            names |= {prefix + "original", prefix + "text", *work_names(version.id, version.version, version.passages)}
             if search is not None:
                 names |= set(await vault.names(search, prefix))
         existed = await vault.delete(route, sorted(names))

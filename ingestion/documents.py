@@ -178,6 +178,33 @@ class Documents(Inventory):
         with self.database.reading() as connection:
             return [of_row(row) for row in connection.execute(query)]
 
+    def retry(self, tenant: str, document_id: str) -> None:
+        """Put a failed Document back to its sealed original, for a worker to begin again; each step may be repeated.
+
+        Raises `NotFoundError`, and `DocumentError` for one that did not fail.
+        """
+        newest, c = self.get(tenant, document_id), document.c
+        again = {"state": State.SEALED, "cause": "", "attempts": 0, "retries": 0, "passages_total": 0}
+        with self.database.transaction() as connection:
+            done = connection.execute(
+                sa.update(document)
+                .where(c.tenant_id == tenant, c.id == document_id, c.version == newest.version)
+                .where(c.state == State.FAILED)
+                .values(
+                    again
+                    | {
+                        "state_seq": c.state_seq + 1,
+                        "passages_done": 0,
+                        "error_sealed": None,
+                        "not_before": self.database.clock(),
+                        "updated": self.database.clock(),
+                    }
+                )
+            )
+            if done.rowcount != 1:
+                raise DocumentError("only a failed document can be tried again", hint="look at its state first")
+            collections.turn(connection, tenant)
+
     def listing(
         self,
         tenant: str,

@@ -70,6 +70,7 @@ class Erasure:
         """
         # (1) `erasing`: searches leave it out from this commit on, and whoever works on it loses the row.
         newest = await self.database.run(self._begin, principal, document_id)
+        crash_point("erasing")
         if newest.state is not State.ERASED:
             # (2) The keys: text, names and quotes are unreadable from here on.
             await self._shred(document_id)

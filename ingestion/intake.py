@@ -164,7 +164,7 @@ class Intake:
             await writer.commit()
             crash_point("after-last-frame")
             # (7) One transaction: row `sealed`, entry in the Ledger.
-            draft = self._draft(story, identifier, version, size, plain.digest())
+            draft = self._draft(story, subject, version, size, plain.digest())
             taken = await self.database.run(
                 self.arrivals.commit, story, identifier, version, collection.id, values, draft
             )
@@ -176,6 +176,15 @@ class Intake:
             await self._abandon(story, identifier, version, key.dek_id, writer)
         self.arrived()
         return taken
+
+    def check(self, claim: Claim, principal: Principal) -> tuple[str | None, tuple[Refusal, ...]]:
+        """Say at which Site a body of this claim would lie, else why at none; nothing is read, kept or recorded.
+
+        Raises `ZoneError` and `TagError` as `receive` does.
+        """
+        activity = ACTIVITY if ACTIVITY in principal.activities else min(principal.activities, default="")
+        site, refusals = self._place(principal, claim.tag(self.engine.zones), activity)
+        return site, tuple(refusals)
 
     # --- (2) rulings --------------------------------------------------------------------------------------------------
 
@@ -235,7 +244,7 @@ class Intake:
             hint="split the document, or ask your operator to raise the limit",
         )
 
-    def _draft(self, story: Upload, identifier: str, version: int, size: int, plain: bytes) -> Draft:
+    def _draft(self, story: Upload, subject: bytes, version: int, size: int, plain: bytes) -> Draft:
         return Draft(
             kind="ingest",
             tenant=story.principal.tenant,
@@ -243,8 +252,7 @@ class Intake:
             tags=(story.tag,),
             steps=receipt.steps(story.touches, self.engine.fleet, now=datetime.now(UTC)),
             refused=[],
-            commits={"name": story.claim.name.encode(), "content": plain},
-            subject=identifier,
+            commits={"documents": [subject], "name": story.claim.name.encode(), "content": plain},
             facts={"stage": "sealed", "version": version, "site": story.site, "bytes": size},
         )
 

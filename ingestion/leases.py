@@ -117,7 +117,7 @@ class Leases:
         take = ("" if sqlite else _PICK.format(ready=ready)) + _TAKE.format(clock=clock, where=where)
         # Colons of PostgreSQL's casts are no parameters.
         text = sa.text(take.replace("::", r"\:\:"))
-        return text.bindparams(sa.bindparam("permitted", expanding=True)).columns(*document.columns)
+        return text.bindparams(sa.bindparam("permitted", type_=sa.String, expanding=True)).columns(*document.columns)
 
     def permitted(self, site: str) -> list[str]:
         """Give the Tag digests (hex) that the engine permits this worker to open at `site`; looked up once a second."""

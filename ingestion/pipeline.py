@@ -16,7 +16,7 @@ import msgspec
 import sqlalchemy as sa
 
 from ingestion import detectors, points, rulings, sandbox, splitter, tagger
-from ingestion.artefacts import BLOCK
+from ingestion.artefacts import BLOCK, work_names
 from ingestion.claims import suffix_of
 from ingestion.crash import crash_point
 from ingestion.errors import IngestionError, LeaseLostError, ReaderError
@@ -35,6 +35,7 @@ from residency.journal import recording
 from residency.keyring import Keyring
 from residency.ledger import Ledger
 from residency.ports import Embedder, PointFilter, Shard, Vault
+from residency.route import Route
 from residency.seal import OpenDek
 from residency.searchkeys import SearchKeys
 from residency.tag import Tag
@@ -250,10 +251,9 @@ class Pipeline:
         if strays:
             await shard.delete(passes.erase, sorted(strays))
         crash_point("before-live")
-        total = work["passages_total"]
         await self.database.run(self.records.live, work)
         crash_point("live")
-        await held.artefacts.drop_work(passes.erase, total)
+        await self._drop_work(passes.erase, work["site_id"], work["id"], work["version"], work["passages_total"])
 
     async def _archive(self, work: Work) -> None:
         """A replaced version: its points go, its sealed original stays."""
@@ -267,6 +267,18 @@ class Pipeline:
         crash_point("replaced-deleted")
         await self.database.run(self.indexing.archived, work)
         crash_point("archived")
+
+    async def tidy(self) -> None:
+        """Remove work artefacts that a death right after a commit may have left; for the start of a worker."""
+        for row in await self.database.run(self.records.lately_live):
+            if row.site not in self.vaults:
+                continue
+            route = rulings.erasing(self.engine, tenant=row.tenant, site=row.site, tag=row.tag)
+            if not isinstance(route, Refusal):
+                await self._drop_work(route, row.site, row.id, row.version, row.passages)
+
+    async def _drop_work(self, route: Route, site: str, document_id: str, version: int, passages: int) -> None:
+        await self.vaults[site].delete(route, work_names(document_id, version, passages))
 
     # --- rulings, keys, points ----------------------------------------------------------------------------------------
 

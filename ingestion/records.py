@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from ingestion import collections
+from ingestion.documents import Document, of_row
 from ingestion.errors import IngestionError
 from ingestion.leases import ACTIVITY, Leases
 from ingestion.rows import document
@@ -73,6 +74,13 @@ class Records:
             draft.kind, draft.refused = "refusal", [refusal.facts()]
             self.ledger.append(draft)
         self.leases.release(work.lease, cause="residency_denied")
+
+    def lately_live(self, most: int = 32) -> list[Document]:
+        """Give the versions that became live last, at every Site."""
+        c = document.c
+        with self.database.reading() as connection:
+            query = sa.select(document).where(c.state == State.LIVE).order_by(c.updated.desc()).limit(most)
+            return [of_row(row) for row in connection.execute(query)]
 
     def tag_class(self, tenant: str, tag: Tag) -> int:
         """Give the number of a Tag."""

@@ -48,6 +48,7 @@ class Worker:
         self.tidy = tidy
         self._turns = itertools.count()
         self._woken = asyncio.Event()
+        self._begun = False
 
     def wake(self) -> None:
         """Say that something arrived; harmless at any time, from the loop's own thread."""
@@ -55,6 +56,7 @@ class Worker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; what is in hand then is finished first."""
+        await self._begin()
         async with asyncio.TaskGroup() as group:
             for _ in range(self.concurrency):
                 group.create_task(self._work(stop))
@@ -64,9 +66,19 @@ class Worker:
 
     async def drain(self) -> int:
         """Work until nothing is ready now; gives how many times a Document was taken. What waits its turn is left."""
+        await self._begin()
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._drain()) for _ in range(self.concurrency)]
         return sum(task.result() for task in tasks)
+
+    async def _begin(self) -> None:
+        if self._begun:
+            return
+        self._begun = True
+        try:
+            await self.pipeline.tidy()
+        except (DomicileError, sa.exc.DBAPIError) as error:
+            log.warning("tidying failed", extra={"error": type(error).__name__})
 
     async def _drain(self) -> int:
         done = 0

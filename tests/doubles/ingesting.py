@@ -1,12 +1,14 @@
 """The real parts of ingestion in one folder: engine with the shipped rules, file keys, Edge shards, folder vaults,
 Ledger on SQLite or PostgreSQL. Only the embedder is a double, for speed; a test may hand in the real one."""
 
+import asyncio
 import hashlib
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -120,12 +122,18 @@ async def blocks(body: bytes, size: int = 65_536) -> AsyncIterator[bytes]:
         yield body[at : at + size]
 
 
-def engine_over(fleet_text: str = FLEET, tenants: Sequence[str] = ("northwind", "southwind")) -> Engine:
+@cache
+def _rules() -> tuple[Zones, PolicySet]:
     zones = Zones.load(POLICIES / "zones.toml")
+    return zones, PolicySet.load(POLICIES, zones)
+
+
+def engine_over(fleet_text: str = FLEET, tenants: Sequence[str] = ("northwind", "southwind")) -> Engine:
+    zones, policy = _rules()
     fleet = Fleet.parse(fleet_text, zones)
     for name in fleet.sites:
         fleet.verify(name, bound=True, until=datetime.now(UTC) + timedelta(hours=1))
-    engine = Engine(zones, PolicySet.load(POLICIES, zones), fleet)
+    engine = Engine(zones, policy, fleet)
     for tenant in tenants:
         engine.admit(tenant, frozenset({"GDPR-ADEQUATE", "US"}))
     return engine
@@ -143,8 +151,9 @@ async def ingesting(
     concurrency: int = 2,
     name: str = "worker-1",
     max_bytes: int = 4 * 1024 * 1024,
+    index: bool = True,
 ) -> AsyncIterator[Ingesting]:
-    """Build the parts over `folder`; opening the same folder again is a restart."""
+    """Build the parts over `folder`; opening the same folder again is a restart. Without `index` no shard runs."""
     logging.getLogger("ingestion").setLevel(logging.DEBUG)
     database = Database(url or f"sqlite:///{folder / 'domicile.sqlite'}")
     metadata.create_all(database.engine)
@@ -164,8 +173,7 @@ async def ingesting(
     erasure = Erasure(**common, leases=leases, shards=shards, vaults=vaults)
     worker = Worker(leases=leases, pipeline=pipeline, erasure=erasure, sites=list(shards), concurrency=concurrency)
     intake.arrived = erasure.arrived = worker.wake
-    for shard in shards.values():
-        await shard.start()
+    await asyncio.gather(*(shard.start() for shard in shards.values() if index))
     try:
         yield Ingesting(
             folder, database, engine, keyring, ledger, shards, vaults, bodies,
@@ -173,6 +181,6 @@ async def ingesting(
         )  # fmt: skip
     finally:
         leases.close()
-        for shard in shards.values():
+        for shard in shards.values() if index else ():
             await shard.aclose()
         database.close()
