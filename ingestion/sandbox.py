@@ -39,7 +39,7 @@ from ingestion.readers import (
     Reading,
 )
 
-__all__ = ["Block", "Limits", "PageSpan", "Reading", "Sandbox", "capabilities", "read_file"]
+__all__ = ["Block", "Limits", "PageSpan", "Reading", "Sandbox", "capabilities", "read_file", "warm"]
 
 _encode = msgspec.msgpack.encode
 
@@ -307,6 +307,11 @@ async def read_file(
 ) -> Reading:
     """Read a file in a child of its own, out of the one nursery of this process. See `Sandbox.read_file`."""
     return await _shared.read_file(data, declared_type=declared_type, name_suffix=name_suffix, limits=limits)
+
+
+def warm() -> None:
+    """Start the nursery of this process now. See `Sandbox.warm`."""
+    _shared.warm()
 
 
 def capabilities() -> dict[str, bool]:

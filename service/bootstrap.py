@@ -275,6 +275,8 @@ async def domicile(
         tasks = [asyncio.create_task(_sequence(house)), asyncio.create_task(_keep_probing(house, outlets, clock))]
         if index and work and settings.ingestion.workers:
             tasks.append(asyncio.create_task(worker.run(house.stopping)))
+        if index:
+            tasks.append(asyncio.create_task(asyncio.to_thread(_warm, work=work)))
         stack.push_async_callback(_stop, house, tasks)
         yield house
 
@@ -460,6 +462,20 @@ async def _keep_probing(house: House, outlets: Outlets, clock: Callable[[], date
     while not house.stopping.is_set():
         await asyncio.sleep(house.settings.rules.probe_every_s)
         await _probe(house.settings, house.engine.fleet, outlets, clock())
+
+
+def _warm(*, work: bool) -> None:
+    """Load what the first question and the first document would otherwise wait for: about a second together."""
+    from ingestion import sandbox
+    from ingestion.detectors import language
+    from ingestion.splitter import split
+
+    language("Where does the first question come from?")
+    if work:
+        sandbox.warm()
+        text = "One sentence."
+        page = sandbox.PageSpan(number=1, start=0, end=len(text))
+        split(sandbox.Reading(text, [page], [], "text/plain"), count_tokens=len)
 
 
 async def _sequence(house: House) -> None:

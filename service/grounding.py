@@ -19,6 +19,8 @@ MINIMUM = 12
 HEADING = 70
 """Longest heading, in code points."""
 _NUMBERED = re.compile(r"(§ ?)?\d+(\.\d+)*\.?\s")
+_ITEM = re.compile(r"(?:[-*•–]|\(?\d{1,2}[.)]|[a-z]\))\s+")
+"""The mark of a list item, which is no part of its sentence."""
 _SPACE = re.compile(r"\s+")
 _MARK = re.compile(r"\[(\d{1,3})\]")
 _FIGURE = re.compile(r"\d+(?:[.,:/]\d+)*")
@@ -120,6 +122,8 @@ def _spans(passage: Opened) -> list[tuple[int, int]]:
         text = passage.text[begin:stop]
         start, end = begin + len(text) - len(text.lstrip()), begin + len(text.rstrip())
         start = _behind_headings(passage.text, start, end)
+        if (item := _ITEM.match(passage.text, start, end)) is not None:
+            start = item.end()
         # what is shorter is the number of a list item, or a word that a heading left behind
         if end - start >= MINIMUM:
             spans.append((start, end))
