@@ -1,0 +1,195 @@
+"""Our side: Domicile with everything on (sealing, tagging, two rulings, rotation, Ledger), in a process of its own.
+
+The whole use-cases are called, as the HTTP face calls them: `Intake.receive` until every document is live, and
+`Searching.search` with ruling, embedding, shard, opening and the Receipt's commit.
+"""
+
+from residency.silence import silence
+
+silence()
+
+import asyncio  # noqa: E402
+import cProfile  # noqa: E402
+import os  # noqa: E402
+import pstats  # noqa: E402
+import shutil  # noqa: E402
+import time  # noqa: E402
+from collections.abc import AsyncIterator  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+from bench import judging  # noqa: E402
+from bench.corpus import EXAMPLES  # noqa: E402
+from bench.measuring import percentile, read_job, spread, tree_memory, write_result  # noqa: E402
+from ingestion.claims import Claim  # noqa: E402
+from ingestion.documents import State  # noqa: E402
+from ingestion.intake import Refused  # noqa: E402
+from residency.decision import Principal  # noqa: E402
+from residency.outlets.embedders.body import physical_cores  # noqa: E402
+from service.answering import Answer, Question  # noqa: E402
+from service.bootstrap import domicile, office, prepare  # noqa: E402
+from service.cli.common import operator  # noqa: E402
+from service.house import House  # noqa: E402
+from service.searching import Results, Search  # noqa: E402
+from service.settings import load  # noqa: E402
+
+TENANT = "bench"
+ENDS = {State.LIVE, State.QUARANTINED, State.FAILED}
+
+
+async def one(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+async def until_done(house: House, principal: Principal, ids: list[str]) -> list[State]:
+    """Wait until each has ended; looks every 50 ms, as a portal would, at rows and not at names."""
+    while True:
+        listed = await house.database.run(house.documents.listing, principal.tenant, limit=len(ids) + 10)
+        states = {item.id: item.state for item in listed.items}
+        if all(states[id_] in ENDS for id_ in ids):
+            return [states[id_] for id_ in ids]
+        await asyncio.sleep(0.05)
+
+
+async def ingest(house: House, principal: Principal, documents: list[dict[str, str]]) -> list[str]:
+    ids = []
+    for each in documents:
+        claim = Claim(
+            name=each["name"],
+            jurisdictions=frozenset({"DE"}),
+            residency=frozenset({"EEA"}),
+            personal=False,
+            media_type="text/plain",
+        )
+        taken = await house.intake.receive(one(each["text"].encode()), claim, principal)
+        assert not isinstance(taken, Refused)
+        ids.append(taken.document.id)
+    return ids
+
+
+async def speed(job: dict[str, Any], house: House, principal: Principal) -> dict[str, Any]:
+    warm = {"name": "warm.txt", "text": job["documents"][0]["text"][:2000]}
+    await until_done(house, principal, await ingest(house, principal, [warm]))
+    began = time.perf_counter()
+    ids = await ingest(house, principal, job["documents"])
+    received = time.perf_counter() - began
+    states = await until_done(house, principal, ids)
+    seconds = time.perf_counter() - began
+    assert set(states) == {State.LIVE}, f"not every document became live: {states}"
+    listed = await house.database.run(house.documents.listing, principal.tenant, limit=len(ids) + 10)
+    for question in job["questions"][:5]:
+        await house.searching.search(principal, Search(question, top_k=job["top_k"]))
+    times, parts = [], []
+    for question in job["questions"]:
+        mark = time.perf_counter()
+        results = await house.searching.search(principal, Search(question, top_k=job["top_k"]))
+        times.append(time.perf_counter() - mark)
+        assert isinstance(results, Results)
+        parts.append(results.findings.timings | {"whole": times[-1]})
+    return {
+        "seconds": seconds,
+        "received_s": received,
+        "passages_per_s": job["count"] / seconds,
+        "pieces": sum(item.passages for item in listed.items if item.id in set(ids)),
+        "query": spread(times),
+        "parts": _parts(parts),
+    }
+
+
+def _parts(rows: list[dict[str, float]]) -> dict[str, Any]:
+    """Mean and median milliseconds of each part of a search."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return {
+        name: {
+            "mean_ms": round(sum(row.get(name, 0.0) for row in rows) / len(rows) * 1e3, 3),
+            "p50_ms": round(percentile([row.get(name, 0.0) for row in rows], 0.5) * 1e3, 3),
+        }
+        for name in names
+    }
+
+
+async def quality(job: dict[str, Any], folder: Path) -> dict[str, Any]:
+    manifest, tenant = job["manifest"], job["manifest"]["tenant"]
+    prepare(folder, zone="DE", operator="DE")
+    shutil.copyfile(EXAMPLES / "fleet.toml", folder / "fleet.toml")
+    settings = load(folder, environ={})
+    with office(settings) as accounts:
+        accounts.ensure_tenant(tenant, ceiling=manifest["ceiling"], zone="DE")
+    async with domicile(settings) as house:
+        principal = operator(settings, tenant)
+        ids = []
+        for item in manifest["document"]:
+            claim = Claim(
+                name=item["file"],
+                jurisdictions=frozenset({item["jurisdiction"]}),
+                residency=frozenset(item["residency"]),
+                personal=item.get("personal", True),
+                categories=frozenset(item.get("categories", [])),
+                classification=item.get("classification", 1),
+            )
+            data = (EXAMPLES / "documents" / item["file"]).read_bytes()
+            taken = await house.intake.receive(one(data), claim, principal)
+            if not isinstance(taken, Refused):
+                ids.append(taken.document.id)
+        await until_done(house, principal, ids)
+        return await _judged(job, house, principal)
+
+
+async def _judged(job: dict[str, Any], house: House, principal: Principal) -> dict[str, Any]:
+    ranks, right, citations, exact, abstained, wrongly, rows = [], 0, 0, 0, 0, 0, []
+    for item in job["asked"]:
+        results = await house.searching.search(principal, Search(item["question"], top_k=10))
+        answer = await house.answering.answer(principal, Question(item["question"]))
+        assert isinstance(results, Results) and isinstance(answer, Answer)
+        passages = results.findings.passages
+        for each in answer.citations:
+            citations += 1
+            text = job["texts"].get(each.name, "")
+            exact += text[each.start : each.end] == each.quote
+        row = {"id": item["id"], "language": item["language"], "answerable": bool(item.get("document"))}
+        row |= {"support": round(max((p.support for p in passages), default=0.0), 3), "abstained": answer.abstained}
+        if item.get("document"):
+            ranks.append(judging.rank(item, [(each.name, each.text) for each in passages]))
+            quoted = " ".join(each.quote for each in answer.citations if each.name == item["document"])
+            good = judging.holds(item, item["document"], quoted)
+            right += good
+            wrongly += answer.abstained
+            row |= {"rank": ranks[-1], "right": good}
+        else:
+            abstained += answer.abstained
+        rows.append(row)
+    answerable = len(ranks)
+    return judging.shares(ranks) | {
+        "answered_right": round(right / answerable, 3),
+        "abstained_wrongly": round(wrongly / answerable, 3),
+        "abstained_rightly": f"{abstained} of {len(rows) - answerable}",
+        "exact_quotes": round(exact / max(1, citations), 3),
+        "citations": citations,
+        "rows": rows,
+    }
+
+
+async def main() -> None:
+    job = read_job()
+    home = Path(job["folder"]) / "home"
+    prepare(home, zone="DE", operator="DE")
+    settings = load(home, environ={"DOMICILE_MODELS__THREADS": str(job["threads"])})
+    with office(settings) as accounts:
+        accounts.ensure_tenant(TENANT, ceiling=settings.here.default_ceiling, zone="DE")
+    result: dict[str, Any] = {"threads": job["threads"] or physical_cores(), "workers": settings.ingestion.workers}
+    async with domicile(settings) as house:
+        result["speed"] = await speed(job, house, operator(settings, TENANT))
+        result["memory"] = tree_memory(os.getpid())
+    if job["examples"]:
+        result["quality"] = await quality(job, Path(job["folder"]) / "examples")
+    write_result(result)
+
+
+if __name__ == "__main__":
+    profile = os.environ.get("BENCH_PROFILE")
+    if profile:  # the event loop's thread alone
+        with cProfile.Profile() as taken:
+            asyncio.run(main())
+        pstats.Stats(taken).dump_stats(profile)
+    else:
+        asyncio.run(main())
