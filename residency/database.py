@@ -7,9 +7,10 @@ Tables are declared beside the code that owns them, on the one `metadata` here.
 """
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import copy_context
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
@@ -45,13 +46,15 @@ class Database:
         if self.sqlite:
             event.listen(self.engine, "connect", _sqlite_settings)
             event.listen(self.engine, "begin", _sqlite_begin)
+        # Our own writers queue here: SQLite's busy handler would make them sleep for up to 100 ms a turn.
+        self._writing = threading.RLock()
         # SQLite has one writer; more threads would only queue on its lock.
         self._threads = ThreadPoolExecutor(max_workers=2 if self.sqlite else 8, thread_name_prefix="database")
 
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
         """Open a transaction that commits at the end or rolls back on any error. SQLite: BEGIN IMMEDIATE."""
-        with self.engine.begin() as connection:
+        with self._writing if self.sqlite else nullcontext(), self.engine.begin() as connection:
             yield connection
 
     @contextmanager
