@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from ingestion import collections
 from ingestion.collections import Collection
-from ingestion.errors import DocumentError, NotFoundError
+from ingestion.errors import CursorError, DocumentError, NotFoundError
 from ingestion.inventory import ClassCount, Inventory
 from ingestion.rows import document
 from ingestion.states import HINTS, State
@@ -216,7 +216,7 @@ class Documents(Inventory):
     ) -> Listing:
         """List the newest version of each Document, newest first, a page at a time; erased ones are left out.
 
-        Raises `DocumentError` for a cursor that did not come from here.
+        Raises `CursorError` for a cursor that did not come from here.
         """
         c, newer = document.c, document.alias("newer")
         query = sa.select(document).where(
@@ -255,4 +255,4 @@ def _read_cursor(cursor: str) -> tuple[float, str]:
         created, last = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().split(" ")
         return float(created), last
     except (ValueError, binascii.Error) as error:
-        raise DocumentError("that cursor is not one of ours", hint="start the list again without a cursor") from error
+        raise CursorError("that cursor is not one of ours", hint="start the list again without a cursor") from error

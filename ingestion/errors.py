@@ -3,7 +3,8 @@
 DomicileError
 └── IngestionError
     ├── DocumentError     no such Document, or its state does not allow that
-    │   └── NotFoundError     an id that is not the tenant's, or never was: the two look the same
+    │   ├── NotFoundError     an id that is not the tenant's, or never was: the two look the same
+│   └── CursorError       a cursor that did not come from a listing
     ├── UploadError       a body that cannot be taken in (empty, too large, bad name)
     │   └── TooLargeError
     ├── ReaderError       a file that cannot be read; `reason` is one of the outcome codes of the sandbox
@@ -29,6 +30,13 @@ class NotFoundError(DocumentError):
     """No such id for this tenant."""
 
     code = "not_found"
+
+
+class CursorError(DocumentError):
+    """A cursor that did not come from a listing; `param` is the field it came in."""
+
+    code = "invalid_request"
+    param = "after"
 
 
 class UploadError(IngestionError):

@@ -2,15 +2,13 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
 
 from litestar import Litestar, Router
 from litestar.exceptions import HTTPException
 from litestar.middleware import DefineMiddleware
 from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.plugins import SwaggerRenderPlugin
+from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
-from litestar.static_files import create_static_files_router
 
 from residency.errors import DomicileError
 from service.api.health import livez, metrics, readyz
@@ -23,7 +21,6 @@ from service.portal import portal
 from service.settings import Settings, load
 
 Build = Callable[[Settings], AbstractAsyncContextManager[House]]
-STATIC = Path(__file__).parent / "portal" / "static"
 
 
 def create_app(settings: Settings | None = None, *, build: Build = domicile) -> Litestar:
@@ -44,7 +41,6 @@ def create_app(settings: Settings | None = None, *, build: Build = domicile) -> 
             readyz,
             metrics,
             *portal(chosen),
-            create_static_files_router("/static", directories=[STATIC], opt={"exclude_from_auth": True}),
         ],
         lifespan=[lifespan],
         middleware=[DefineMiddleware(BearerAuth)],
@@ -55,7 +51,7 @@ def create_app(settings: Settings | None = None, *, build: Build = domicile) -> 
 
 
 def openapi() -> OpenAPIConfig:
-    """Describe the API; the page's script and style are vendored, so that no foreign host is asked for anything."""
+    """Describe the API, at `/api/openapi.json`."""
     return OpenAPIConfig(
         title="Domicile",
         version="1",
@@ -63,12 +59,5 @@ def openapi() -> OpenAPIConfig:
         components=Components(security_schemes={"key": SecurityScheme(type="http", scheme="bearer")}),
         security=[{"key": []}],
         openapi_router=Router("/api", route_handlers=[], opt={"exclude_from_auth": True}),
-        render_plugins=[
-            SwaggerRenderPlugin(
-                js_url="/static/vendor/swagger-ui-bundle.js",
-                css_url="/static/vendor/swagger-ui.css",
-                standalone_preset_js_url="/static/vendor/swagger-ui-standalone-preset.js",
-                favicon='<link rel="icon" href="/static/icon.svg">',
-            )
-        ],
+        render_plugins=[JsonRenderPlugin()],  # the page that shows it is the portal's: /api/swagger
     )
