@@ -23,6 +23,8 @@ _ITEM = re.compile(r"(?:[-*•–]|\(?\d{1,2}[.)]|[a-z]\))\s+")
 """The mark of a list item, which is no part of its sentence."""
 _SPACE = re.compile(r"\s+")
 _MARK = re.compile(r"\[(\d{1,3})\]")
+_CITED = re.compile(r"\s*\[\d{1,3}\]")
+_LINK = re.compile(r"://|\bwww\.|\]\s*\(", re.IGNORECASE)
 _FIGURE = re.compile(r"\d+(?:[.,:/]\d+)*")
 
 NOT_FOUND = {
@@ -225,8 +227,12 @@ def extractive(passages: Sequence[Opened], *, limit: int) -> tuple[str, list[Cit
 
 
 def fold(text: str) -> str:
-    """Put a quote on one line: runs of white space become one space, and marks in the source lose their brackets."""
-    return _MARK.sub(r"(\1)", _SPACE.sub(" ", text).strip())
+    """Put a quote on one line: white space folds, marks in the source lose their brackets, links and images come apart.
+
+    A client that renders Markdown must not fetch what a document names; the Citation's `quote` stays exact.
+    """
+    line = _MARK.sub(r"(\1)", _SPACE.sub(" ", text).strip())
+    return line.replace("](", "] (").replace("][", "] [").replace("![", "! [").replace("]:", "] :")
 
 
 def supported(draft: str, passages: Sequence[Opened]) -> tuple[str, list[Citation]]:
@@ -238,9 +244,9 @@ def supported(draft: str, passages: Sequence[Opened]) -> tuple[str, list[Citatio
     parts: list[tuple[str, Sequence[Quote]]] = []
     for sentence in _drafted(draft):
         cited = [int(number) for number in _MARK.findall(sentence)]
-        claim = fold(_MARK.sub("", sentence)).strip()
+        claim = fold(_CITED.sub("", sentence))
         sources = [passages[number - 1] for number in dict.fromkeys(cited) if 1 <= number <= len(passages)]
-        if not claim or not sources:
+        if not claim or not sources or _LINK.search(claim):
             continue
         texts = " ".join(source.text for source in sources)
         if any(figure not in texts for figure in _FIGURE.findall(claim)):
