@@ -84,9 +84,11 @@ async def test_a_supported_sentence_is_served_with_the_quote_that_we_found(tmp_p
 
 
 async def test_a_number_that_no_source_holds_falls_back_to_quotes(tmp_path: Path, onnx_model: Path) -> None:
-    async with OpenAIEndpoint(pieces=("Batteries are stored at 99 degrees [1].",)) as end:
-        async with _house(tmp_path, onnx_model, end.url) as house:
-            answer = await _ask(house)
+    async with (
+        OpenAIEndpoint(pieces=("Batteries are stored at 99 degrees [1].",)) as end,
+        _house(tmp_path, onnx_model, end.url) as house,
+    ):
+        answer = await _ask(house)
     assert answer.answered_by == "extractive" and answer.fallback == "generator_unsupported"
     assert "15 degrees" in answer.text
 
