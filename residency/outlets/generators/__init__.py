@@ -1,1 +1,1 @@
-"""Bodies of the `Generator` port: `extractive`, in process, and `openai_like`, an endpoint in a permitted Zone."""
+"""Bodies of the `Generator` port: `openai_like`; the extractive answerer leaves no process, see `service/grounding.py`."""
