@@ -1,16 +1,26 @@
 """What every body of the Shard port must do: the embedded one in its real child, the remote one over real HTTP."""
 
 import asyncio
+import base64
 import math
 import os
 import signal
+import ssl
+import sys
 from collections.abc import AsyncIterator, Iterable
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import numpy as np
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from residency.errors import RouteError, SiteError, StorageFullError
 from residency.journal import recording
@@ -130,30 +140,28 @@ async def test_nobody_finds_another_owners_points(shard: Shard) -> None:
     assert sorted(await shard.ids(search(), PointFilter((OURS, THEIRS)))) == [point(1).id, point(2).id]
 
 
-@pytest.mark.parametrize(
-    ("where", "numbers"),
-    [
-        (mine(classes=(1, 3)), [1, 3]),
-        (mine(collections=("c2",)), [3]),
-        (mine(documents=("d1", "d2")), [1, 2]),
-        (mine(classes=(1,), documents=("d1", "d2")), [1]),
-        (mine(groups=("g1",)), [1, 2]),
-        (mine(groups=()), [1]),
-        (mine(groups=("g1", "g2")), [1, 2, 3]),
-        (mine(), [1, 2, 3]),
-        (mine(classes=()), []),
-        (mine(collections=()), []),
-        (mine(documents=()), []),
-        (PointFilter(owners=()), []),
-    ],
-)
-async def test_a_filter_lets_through_what_fits_every_condition(
-    shard: Shard, where: PointFilter, numbers: list[int]
-) -> None:
+FILTERS: list[tuple[PointFilter, list[int]]] = [
+    (mine(classes=(1, 3)), [1, 3]),
+    (mine(collections=("c2",)), [3]),
+    (mine(documents=("d1", "d2")), [1, 2]),
+    (mine(classes=(1,), documents=("d1", "d2")), [1]),
+    (mine(groups=("g1",)), [1, 2]),
+    (mine(groups=()), [1]),
+    (mine(groups=("g1", "g2")), [1, 2, 3]),
+    (mine(), [1, 2, 3]),
+    (mine(classes=()), []),
+    (mine(collections=()), []),
+    (mine(documents=()), []),
+    (PointFilter(owners=()), []),
+]
+
+
+async def test_a_filter_lets_through_what_fits_every_condition(shard: Shard) -> None:
     await shard.put(store(), [point(1), point(2, k=2, a=["g1", "g9"]), point(3, k=3, c="c2", a=["g2"])])
-    assert sorted(await found(shard, where)) == names(numbers)
-    assert await shard.count(search(), where) == len(numbers)
-    assert sorted(await shard.ids(search(), where)) == [point(number).id for number in numbers]
+    for where, numbers in FILTERS:
+        assert sorted(await found(shard, where)) == names(numbers), where
+        assert await shard.count(search(), where) == len(numbers), where
+        assert sorted(await shard.ids(search(), where)) == [point(number).id for number in numbers], where
 
 
 async def test_every_hit_has_both_scores_whichever_leg_found_it(shard: Shard) -> None:
@@ -314,16 +322,24 @@ def bytes_on_disk(folder: Path) -> bytes:
 
 
 async def test_edge_purge_leaves_no_byte_of_what_was_deleted(edge: EdgeShard, tmp_path: Path) -> None:
-    gone = point(1, s="canary-of-the-deleted-payload")
-    await edge.put(store(), [gone, *(point(number) for number in range(2, 300))])
-    await edge.put(store(), [point(2, s="canary-of-the-overwritten-payload")])
+    # Payloads lie under LZ4, which leaves random text such as an Envelope as it is.
+    deleted, overwritten, kept = (base64.b64encode(os.urandom(300)).decode() for _ in range(3))
+    gone = point(1, s=deleted)
+    await edge.put(store(), [gone, point(2, s=overwritten), *(point(number, s=kept) for number in range(3, 300))])
     await edge.put(store(), [point(2)])
     await edge.delete(erase(), [gone.id])
-    marks = (b"canary-of", gone.vector.tobytes()[8:20], gone.vector.astype(">f4").tobytes()[8:20])
-    assert marks[0] in bytes_on_disk(tmp_path), "a delete alone must leave it, or this test shows nothing"
+    marks = {
+        "payload": deleted.encode()[100:124],
+        "overwritten payload": overwritten.encode()[100:124],
+        "vector": gone.vector.tobytes()[8:20],
+    }
+    before = bytes_on_disk(tmp_path)
+    assert all(mark in before for mark in marks.values()), "a delete alone must leave them, or this test shows nothing"
     await edge.purge(erase())
     left = bytes_on_disk(tmp_path)
-    assert b"sealed-299" in left and not [mark for mark in marks if mark in left]
+    assert kept.encode()[100:124] in left
+    swapped = gone.vector.astype(">f4").tobytes()[8:20]
+    assert [name for name, mark in marks.items() if mark in left] == [] and swapped not in left
 
 
 async def test_edge_loses_no_acknowledged_point_to_a_kill(edge: EdgeShard) -> None:
@@ -459,6 +475,40 @@ async def test_edge_child_holds_neither_the_service_nor_a_secret_of_the_environm
         await edge.aclose()
 
 
+ORPHAN = """
+import asyncio, sys
+from pathlib import Path
+from residency.outlets.shards.edge import EdgeShard
+
+async def main():
+    shard = EdgeShard("de-frankfurt", Path(sys.argv[1]), dimension=16)
+    await shard.start()
+    print((await shard.probe())["pid"], flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+def is_running(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status")
+    return status.exists() and "(zombie)" not in status.read_text()
+
+
+async def test_edge_child_dies_with_its_parent_and_leaves_the_shard_to_the_next(tmp_path: Path) -> None:
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", ORPHAN, str(tmp_path / "shard"), stdout=asyncio.subprocess.PIPE, env={"PYTHONPATH": "."}
+    )
+    assert parent.stdout is not None
+    child = int(await parent.stdout.readline())
+    parent.kill()
+    await parent.wait()
+    next_one = EdgeShard(SITE, tmp_path / "shard", dimension=WIDTH)
+    await next_one.start()
+    assert (await next_one.probe())["pid"] != child and not is_running(child)
+    await next_one.aclose()
+
+
 # --- the remote body ------------------------------------------------------------------------------------------------
 
 
@@ -497,14 +547,14 @@ async def test_remote_says_that_a_server_is_busy_rather_than_wait_long(
 
 
 @pytest.mark.enable_socket
-@pytest.mark.parametrize(("status", "text", "error"), [(500, "x", SiteError), (403, "x", SiteError)])
+@pytest.mark.parametrize("status", [400, 403, 500])
 async def test_remote_does_not_quote_what_the_server_says(
-    remote: RemoteShard, double: QdrantDouble, status: int, text: str, error: type[Exception]
+    remote: RemoteShard, double: QdrantDouble, status: int
 ) -> None:
     double.fail("/points/count", status, text="canary")
-    with pytest.raises(error) as caught:
+    with pytest.raises(SiteError) as caught:
         await remote.count(search(), mine())
-    assert "canary" not in str(caught.value) + caught.value.hint  # type: ignore[attr-defined]
+    assert "canary" not in str(caught.value) + caught.value.hint
 
 
 @pytest.mark.enable_socket
@@ -597,6 +647,47 @@ async def test_remote_says_so_when_nobody_answers(double: QdrantDouble) -> None:
     with pytest.raises(SiteError, match="out of reach"):
         await shard.start()
     await shard.aclose()
+
+
+def certificate(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext, str]:
+    """Make a server's context, a context that trusts it alone, and the SHA-256 of its certificate."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "qdrant.invalid")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(
+            name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(hours=1)
+        )
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = made.public_bytes(Encoding.PEM)
+    (folder / "server.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + pem)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(folder / "server.pem")
+    return server, ssl.create_default_context(cadata=pem.decode()), made.fingerprint(hashes.SHA256()).hex()
+
+
+@pytest.mark.enable_socket
+async def test_remote_records_which_certificate_answered_and_refuses_one_of_another_root(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # trust_env is off: nobody asks a proxy
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    server, trusting, digest = certificate(tmp_path)
+    with serving(QdrantDouble(), tls=server) as double:
+        shard = remote_shard(double, ssl_context=trusting)
+        await shard.start()
+        with recording() as touches:
+            await shard.put(store(), [point(1)])
+        assert touches[0].peer == digest and (await shard.probe())["tls"]
+        await shard.aclose()
+        stranger = remote_shard(double, ssl_context=ssl.create_default_context())
+        with pytest.raises(SiteError, match="out of reach"):
+            await stranger.start()
+        await stranger.aclose()
 
 
 @pytest.mark.parametrize(

@@ -79,19 +79,21 @@ class EdgeChild:
             raise SiteError(f"the shard at {self.site} was never started", site=self.site, hint="await start() first")
         for last in (not again, True):
             await self._serving.wait()
-            if self.cause or self._child.stdin is None:
+            child = self._child
+            if self.cause or child.stdin is None:
                 raise SiteError(
                     f"the shard at {self.site} is closed: {self.cause}", site=self.site, hint="see the operations page"
                 )
             waiting: asyncio.Future[wire.Reply | None] = asyncio.get_running_loop().create_future()
             self._pending[call.id] = waiting
             try:
-                self._child.stdin.write(message)
-                await self._child.stdin.drain()
+                child.stdin.write(message)
+                await child.stdin.drain()
                 reply = await waiting
             except ConnectionError:
                 reply = None
-                await asyncio.sleep(0.01)  # the reader learns of the death and clears `_serving`
+                if self._child is child and not self.cause:
+                    self._serving.clear()  # the supervisor has yet to learn of the death
             finally:
                 self._pending.pop(call.id, None)
             if reply is not None:
