@@ -5,7 +5,7 @@ would be permitted; bodies go to the intake as a stream; a name comes as it is a
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from litestar import Controller, Response, get, post, put
 from litestar.params import FromPath, FromQuery
@@ -17,12 +17,21 @@ from residency.errors import DomicileError
 from service.api.replies import Asking, house_of
 from service.portal import forms
 from service.portal.guarding import IN_BODY, TOKEN, must_match
-from service.portal.pages import go, is_fragment, page
+from service.portal.pages import go, is_fragment, page, told
 from service.portal.views import choices, place, rows
 from service.problems import of_error, of_refusal
 
-PAGE = 50
+PAGE: Final = 50
 """Documents on one page of the list."""
+UNSAID: Final[Mapping[str, Sequence[str]]] = {
+    "jurisdiction": (),
+    "residency": (),
+    "categories": (),
+    "personal": ("true",),
+    "classification": ("1",),
+    "collection": ("default",),
+}
+"""What the form shows before anything was chosen."""
 
 
 class DocumentPages(Controller):
@@ -92,7 +101,7 @@ async def _whole(
         "documents.html",
         status=422 if not chosen else 200,
         choices=choices(house.engine, house.settings.here.zone),
-        given={"personal": ["true"], "classification": ["1"], "collection": ["default"], **(given or {})},
+        given={**UNSAID, **(given or {})},
         check=check,
         outcomes=outcomes,
         chosen=chosen,
@@ -113,9 +122,9 @@ def _checked(request: Asking, given: Mapping[str, Sequence[str]]) -> dict[str, A
         claim = _declared(forms.claim_of(given, "any"))
         site, refusals = house.intake.check(claim, request.user)
     except DomicileError as error:
-        return {"place": None, "problem": of_error(error).body}
+        return {"place": None, "problem": told(of_error(error).body)}
     if site is None:
-        return {"place": None, "problem": of_refusal(refusals[0]).body}
+        return {"place": None, "problem": told(of_refusal(refusals[0]).body)}
     return {"place": place(house.engine, site, claim), "problem": None}
 
 
@@ -126,10 +135,10 @@ async def _take(request: Asking, claim: Claim, body: Any, length: int | None) ->
         outcome = await house.intake.receive(body, _declared(claim), request.user, length)
     except DomicileError as error:
         made = of_error(error)
-        return {"name": claim.name, "status": made.status, "problem": made.body, "receipt": ""}
+        return {"name": claim.name, "status": made.status, "problem": told(made.body), "receipt": ""}
     if isinstance(outcome, Refused):
         made = of_refusal(outcome.refusal, receipt=outcome.receipt)
-        return {"name": claim.name, "status": made.status, "problem": made.body, "receipt": outcome.receipt}
+        return {"name": claim.name, "status": made.status, "problem": told(made.body), "receipt": outcome.receipt}
     known = {"id": outcome.document.id, "version": outcome.document.version, "created": outcome.created}
     return {"name": claim.name, "status": 202, "problem": None, "receipt": outcome.receipt} | known
 

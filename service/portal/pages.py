@@ -86,7 +86,7 @@ def page(request: Asking, template: str, /, *, status: int = 200, csp: str = CSP
         **facts,
     )
     sent = headers(secure=house.settings.server.secure_cookies, csp=csp) | {"Cache-Control": "no-store"}
-    return Response(text, status_code=status, media_type="text/html; charset=utf-8", headers=sent)
+    return Response(text, status_code=status, media_type="text/html", headers=sent)
 
 
 def go(request: Asking, path: str) -> Redirect:
@@ -116,10 +116,16 @@ def own_path(path: str) -> str:
 # --- problems ---------------------------------------------------------------------------------------------------------
 
 
+def told(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a problem's members with every one that a template may ask for."""
+    nothing = {"reasons": [], "why_not": {}, "permitted": [], "remedy": "", "hint": "", "receipt": "", "request_id": ""}
+    return nothing | dict(body)
+
+
 def show_problem(request: Asking, body: Mapping[str, Any], status: int) -> Response[str]:
     """Show cause and next step, as a page or as a fragment of one."""
     template = "_problem.html" if is_fragment(request) else "problem.html"
-    return page(request, template, status=status, problem=body)
+    return page(request, template, status=status, problem=told(body))
 
 
 def show_refusal(request: Asking, refusal: Refusal, receipt: str) -> Response[str]:

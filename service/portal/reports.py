@@ -60,7 +60,7 @@ class ReportPages(Controller):
     async def style(self, request: Asking) -> Response[str]:
         """Give the style sheet that reports share with their stand-alone form."""
         sent = headers(secure=house_of(request).settings.server.secure_cookies) | {"Cache-Control": "no-cache"}
-        return Response(html.style(), media_type="text/css; charset=utf-8", headers=sent)
+        return Response(html.style(), media_type="text/css", headers=sent)
 
     @get("/receipts", opt={"scope": "any"})
     async def find(self, request: Asking, id: FromQuery[str] = "") -> Response[Any]:  # noqa: A002
