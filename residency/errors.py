@@ -9,7 +9,7 @@
         ├── KeyringError     a key missing, destroyed or out of reach (KeyRefusedError: this key, not its provider)
         ├── SealedError      sealed bytes that do not open
         ├── ModelError       model files that are not the pinned ones
-        └── LedgerError      the Ledger cannot be written or does not hold
+        └── LedgerError      the Ledger cannot be written or does not hold (LeafError: it holds no such leaf or size)
 
 An error means that something broke; a Refusal is a value and never raised.
 Neither `str(error)` nor `hint` quotes content: ids, codes and counts only.
@@ -100,3 +100,9 @@ class LedgerError(ResidencyError):
     """The Ledger cannot be written, or what it holds does not verify."""
 
     code = "ledger_unavailable"
+
+
+class LeafError(LedgerError):
+    """The Ledger holds no such leaf, or has no such size."""
+
+    code = "not_found"

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from residency import leaves as rows
 from residency import notes, receipt, tlog
 from residency.database import Database
-from residency.errors import LedgerError
+from residency.errors import LeafError, LedgerError
 from residency.leaves import checkpoints, failing, leaves, openings, touches
 from residency.logkey import LogKey, keep
 from residency.receipt import Draft
@@ -175,7 +175,7 @@ class Ledger:
             return self._newest(connection)[1]
 
     def proof(self, index: int) -> str:
-        """Give the proof file of leaf `index` under the newest checkpoint; raises `LedgerError` for no such leaf."""
+        """Give the proof file of leaf `index` under the newest checkpoint; raises `LeafError` for no such leaf."""
         self.sequence()
         with failing("read"), self.database.reading() as connection:
             return self._proof(connection, index)
@@ -186,7 +186,7 @@ class Ledger:
         with failing("read"), self.database.reading() as connection:
             size = self._newest(connection)[0].size
             if new > size:
-                raise LedgerError(f"the tree holds {size} leaves, not {new}", hint="ask for a smaller size")
+                raise LeafError(f"the tree holds {size} leaves, not {new}", hint="ask for a smaller size")
             return [tlog.encode(value) for value in rows.path(connection, tlog.consistency_spans(old, new))]
 
     def bundle(self, tenant: str, id: str) -> dict[str, Any] | None:  # noqa: A002 - the word of the contract

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from residency.errors import LedgerError
+from residency.errors import LeafError, LedgerError
 
 Place = tuple[int, int]
 """A complete subtree: (level, index) covers leaves from index · 2^level on, 2^level of them."""
@@ -79,10 +79,10 @@ def _split(size: int) -> int:
 def inclusion_spans(index: int, size: int) -> list[Span]:
     """Name the spans whose hashes prove leaf `index` in a tree of `size`, from the leaf's sibling to the root's child.
 
-    Raises `LedgerError` when the tree has no such leaf. Source: RFC 6962 section 2.1.1.
+    Raises `LeafError` when the tree has no such leaf. Source: RFC 6962 section 2.1.1.
     """
     if not 0 <= index < size:
-        raise LedgerError(f"the tree of {size} leaves has no leaf {index}", hint="ask for a smaller index")
+        raise LeafError(f"the tree of {size} leaves has no leaf {index}", hint="ask for a smaller index")
     start, end = 0, size
     spans: list[Span] = []
     while end - start > 1:
@@ -99,10 +99,10 @@ def inclusion_spans(index: int, size: int) -> list[Span]:
 def consistency_spans(old: int, new: int) -> list[Span]:
     """Name the spans whose hashes prove that the tree of `new` leaves continues that of `old`.
 
-    Raises `LedgerError` unless 0 <= old <= new. Source: RFC 6962 section 2.1.2.
+    Raises `LeafError` unless 0 <= old <= new. Source: RFC 6962 section 2.1.2.
     """
     if not 0 <= old <= new:
-        raise LedgerError(f"a tree of {new} leaves cannot continue one of {old}", hint="swap the two sizes")
+        raise LeafError(f"a tree of {new} leaves cannot continue one of {old}", hint="swap the two sizes")
     if old in (0, new):
         return []
     start, end, whole = 0, new, True

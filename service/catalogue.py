@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
-
-from ingestion.documents import Document, Documents, State, names_of
+from ingestion.artefacts import Artefacts
+from ingestion.documents import Document, Documents, State
 from ingestion.errors import DocumentError, NotFoundError
 from residency.decision import Ask, Permit, Principal, Refusal
 from residency.engine import Engine
 from residency.envelope import open_field
 from residency.errors import KeyringError, SealedError, SiteError
-from residency.frames import open_file
 from residency.journal import recording
 from residency.keyring import Keyring
 from residency.ledger import Ledger
@@ -200,11 +198,8 @@ class Catalogue:
             raise DocumentError(f"the document is {document.state}", hint="only live documents can be opened")
         with recording() as touches:
             dek = await self._keyring.open_dek(decision.route, document.site, document.dek_id, document.tag.digest)
-            sealed = await self._vaults[document.site].read(decision.route, names_of(document_id, version) + "text")
-            raw = open_file(dek, "text", bytes.fromhex(document_id), version, sealed)
-        reading = msgspec.json.decode(raw)
-        spans = reading["pages"]
-        wanted = next((span for span in spans if span["number"] == page), spans[0])
+            reading = await Artefacts(self._vaults[document.site], dek, document_id, version).text(decision.route)
+        wanted = next((span for span in reading.pages if span.number == page), reading.pages[0])
         stored = await self._ledger.record(
             Draft(
                 kind="search",
@@ -219,11 +214,11 @@ class Catalogue:
         return Page(
             entry=entry,
             version=version,
-            page=wanted["number"],
-            pages=len(spans),
-            start=wanted["start"],
-            end=wanted["end"],
-            text=reading["text"][wanted["start"] : wanted["end"]],
+            page=wanted.number,
+            pages=len(reading.pages),
+            start=wanted.start,
+            end=wanted.end,
+            text=reading.text[wanted.start : wanted.end],
             receipt=stored.id,
         )
 

@@ -424,6 +424,9 @@ def _opened(
 
 
 def _language(text: str) -> str:
+    """Tell a question's language; by its small words where they suffice, since one foreign name sways a short text."""
     from ingestion.detectors import language
 
-    return language(text)
+    first, *rest = text.split()
+    spoken = language(" ".join([first, *(word for word in rest if not word[:1].isupper())]))
+    return language(text) if spoken == "und" else spoken

@@ -10,10 +10,9 @@ from typing import Any
 import msgspec
 from litestar import Controller, Response, post
 from litestar.params import FromQuery, JSONBody
-from litestar.response import ServerSentEvent, ServerSentEventMessage
 
 from service.answering import Answer, Question
-from service.api.replies import Asking, documents_of, house_of, refused
+from service.api.replies import Asking, Events, documents_of, house_of, refused
 from service.wire import AnswerOut, QuestionIn, answer_out
 
 
@@ -26,7 +25,7 @@ class AnswersController(Controller):
     @post("/", opt={"scope": "ask"}, operation_id="ask", status_code=200)
     async def ask(
         self, request: Asking, data: JSONBody[QuestionIn], stream: FromQuery[bool] = False
-    ) -> AnswerOut | ServerSentEvent | Response[dict[str, Any]]:
+    ) -> AnswerOut | Events | Response[dict[str, Any]]:
         """Answer from the documents, with citations and a receipt; an abstention is an answer (`abstained`)."""
         house = house_of(request)
         question = Question(data.question, data.collection, documents_of(data.filters))
@@ -35,7 +34,7 @@ class AnswersController(Controller):
             return refused(request, *answer)
         out = answer_out(answer, house.settings.public_url)
         if stream:
-            return ServerSentEvent(_events(out), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+            return Events(_events(out))
         return out
 
 
@@ -52,7 +51,7 @@ def pieces(text: str, marks: list[tuple[int, int]]) -> list[str]:
     return result
 
 
-async def _events(out: AnswerOut) -> AsyncIterator[ServerSentEventMessage]:
+async def _events(out: AnswerOut) -> AsyncIterator[bytes]:
     marks = [mark for citation in out.citations for mark in citation.marks]
     for piece in pieces(out.answer, marks):
         yield _event("token", {"text": piece})
@@ -62,5 +61,5 @@ async def _events(out: AnswerOut) -> AsyncIterator[ServerSentEventMessage]:
     yield _event("done", whole)
 
 
-def _event(name: str, data: object) -> ServerSentEventMessage:
-    return ServerSentEventMessage(event=name, data=msgspec.json.encode(data).decode(), sep="\n")
+def _event(name: str, data: object) -> bytes:
+    return b"event: " + name.encode() + b"\ndata: " + msgspec.json.encode(data) + b"\n\n"

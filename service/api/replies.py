@@ -3,12 +3,15 @@
 import logging
 import secrets
 import sys
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import structlog
-from litestar import Request, Response
+from litestar import Litestar, Request, Response
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
+from litestar.response import Stream
+from litestar.response.base import ASGIResponse
 
 from residency.decision import Principal, Refusal
 from residency.errors import DomicileError
@@ -54,6 +57,18 @@ def reply(made: Problem) -> Response[dict[str, Any]]:
 def refused(request: Request[Any, Any, State], refusal: Refusal, receipt: str) -> Response[dict[str, Any]]:
     """Send a Refusal: 403 with its clauses, its remedy and its Receipt."""
     return reply(of_refusal(refusal, receipt=receipt, instance=_place(request), request_id=request_id(request)))
+
+
+class Events(Stream):
+    """A stream of server-sent events, never kept by whoever passes it on."""
+
+    def __init__(self, events: AsyncIterator[bytes], headers: Mapping[str, str] | None = None) -> None:
+        own = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(events, media_type="text/event-stream", headers={**own, **(headers or {})}, status_code=200)
+
+    def to_asgi_response(self, app: Litestar | None, request: Request[Any, Any, Any], **options: Any) -> ASGIResponse:
+        """Send it under its own type; the framework would take that of the handler's other, plain reply."""
+        return super().to_asgi_response(app, request, **(options | {"media_type": self.media_type}))
 
 
 def on_error(request: Request[Any, Any, State], error: DomicileError) -> Response[dict[str, Any]]:

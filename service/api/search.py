@@ -23,7 +23,7 @@ class SearchController(Controller):
     async def search(self, request: Asking, data: JSONBody[SearchIn]) -> SearchOut | Response[dict[str, Any]]:
         """Find Passages. 403 when no permitted place can process the question or everything held is out of reach."""
         if not 1 <= data.top_k <= MOST_RESULTS:
-            raise InvalidRequestError(f"top_k is 1 to {MOST_RESULTS}", param="top_k", hint="try 5")
+            raise InvalidRequestError(f"`top_k` is 1 to {MOST_RESULTS}", param="top_k", hint="try 5")
         ask = Search(data.query, data.top_k, data.collection, documents_of(data.filters))
         outcome = await house_of(request).searching.search(request.user, ask)
         if not isinstance(outcome, Results):

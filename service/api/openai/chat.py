@@ -8,12 +8,11 @@ from typing import Any
 import msgspec
 from litestar import Controller, Response, post
 from litestar.params import JSONBody
-from litestar.response import Stream
 
 from service.answering import Answer, Question
 from service.api.answers import pieces
 from service.api.openai.wire import ChatIn, annotations, check, extras, ignored, question_of
-from service.api.replies import Asking, house_of, refused
+from service.api.replies import Asking, Events, house_of, refused
 from service.errors import InvalidRequestError
 from service.house import House
 from service.wire import AnswerOut, answer_out
@@ -37,7 +36,7 @@ class ChatController(Controller):
     tags = ["OpenAI"]  # noqa: RUF012 - Litestar's protocol
 
     @post("/", opt={"scope": "ask"}, operation_id="createChatCompletion", status_code=200)
-    async def complete(self, request: Asking, data: JSONBody[ChatIn]) -> Response[Any] | Stream:
+    async def complete(self, request: Asking, data: JSONBody[ChatIn]) -> Response[Any] | Events:
         """Answer the last question of the conversation; 403 before the first byte when the policy refuses."""
         check(data)
         house = house_of(request)
@@ -52,12 +51,7 @@ class ChatController(Controller):
         own = extras(out, collection, ignored(data))
         if data.stream:
             wanted = usage if data.stream_options and data.stream_options.include_usage else None
-            return Stream(
-                _stream(base, out, own, wanted),
-                media_type="text/event-stream",
-                headers={**headers, "X-Accel-Buffering": "no"},
-                status_code=200,
-            )
+            return Events(_stream(base, out, own, wanted), headers)
         message = {
             "role": "assistant",
             "refusal": None,
