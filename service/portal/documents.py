@@ -18,7 +18,7 @@ from service.api.replies import Asking, house_of
 from service.portal import forms
 from service.portal.guarding import IN_BODY, TOKEN, must_match
 from service.portal.pages import go, is_fragment, page, told
-from service.portal.views import choices, place, rows
+from service.portal.views import against, choices, nearest, place, rows
 from service.problems import of_error, of_refusal
 
 PAGE: Final = 50
@@ -122,9 +122,11 @@ def _checked(request: Asking, given: Mapping[str, Sequence[str]]) -> dict[str, A
         claim = _declared(forms.claim_of(given, "any"))
         site, refusals = house.intake.check(claim, request.user)
     except DomicileError as error:
-        return {"place": None, "problem": told(of_error(error).body)}
+        made = told(of_error(error).body)
+        return {"place": None, "problem": made, "title": made["title"], "sites": []}
     if site is None:
-        return {"place": None, "problem": told(of_refusal(refusals[0]).body)}
+        body, sites = told(of_refusal(nearest(house.engine, refusals)).body), against(house.engine, refusals)
+        return {"place": None, "problem": body, "title": "Refused: none of our sites may hold it", "sites": sites}
     return {"place": place(house.engine, site, claim), "problem": None}
 
 
@@ -137,7 +139,7 @@ async def _take(request: Asking, claim: Claim, body: Any, length: int | None) ->
         made = of_error(error)
         return {"name": claim.name, "status": made.status, "problem": told(made.body), "receipt": ""}
     if isinstance(outcome, Refused):
-        made = of_refusal(outcome.refusal, receipt=outcome.receipt)
+        made = of_refusal(nearest(house.engine, outcome.refusals), receipt=outcome.receipt)
         return {"name": claim.name, "status": made.status, "problem": told(made.body), "receipt": outcome.receipt}
     known = {"id": outcome.document.id, "version": outcome.document.version, "created": outcome.created}
     return {"name": claim.name, "status": 202, "problem": None, "receipt": outcome.receipt} | known

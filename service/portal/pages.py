@@ -49,10 +49,10 @@ environment: Final = Environment(
 
 
 def _size(count: int) -> str:
-    for unit, step in (("MB", 1_000_000), ("kB", 1_000)):
+    for unit, step in (("MiB", 1024 * 1024), ("KiB", 1024)):
         if count >= step:
-            return f"{count / step:.1f} {unit}"
-    return f"{count} bytes"
+            return f"{count / step:.1f}".removesuffix(".0") + f"\N{NO-BREAK SPACE}{unit}"
+    return f"{count}\N{NO-BREAK SPACE}bytes"
 
 
 def _when(moment: float | str) -> str:

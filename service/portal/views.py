@@ -7,6 +7,7 @@ from typing import Any, Final
 from ingestion.claims import Claim
 from ingestion.documents import State
 from ingestion.states import COMING
+from residency.decision import Refusal
 from residency.engine import Engine
 from residency.fleet import Fleet
 from service.catalogue import Entry
@@ -97,6 +98,36 @@ def place(engine: Engine, site_id: str, claim: Claim) -> dict[str, Any]:
         "key": " and ".join(zone_name(code) for code in sorted(tag.jurisdictions)),
         "within": ", ".join(zone_name(code) for code in sorted(tag.residency)),
     }
+
+
+def nearest(engine: Engine, refusals: Sequence[Refusal]) -> Refusal:
+    """Choose the Refusal that says most: of a Site inside the residency, by a clause rather than by default."""
+    return min(refusals, key=lambda each: (not _inside(engine, each), not each.clauses))
+
+
+def against(engine: Engine, refusals: Sequence[Refusal]) -> list[dict[str, str]]:
+    """Say, Site by Site, why data may not lie there."""
+    told: dict[str, str] = {}
+    for each in refusals:
+        if not _inside(engine, each):
+            text = "lies outside the places it may be processed in"
+        else:
+            text = "; ".join(clause.explain for clause in each.clauses) or "no rule permits it"
+        told.setdefault(each.ask.site, text)
+    sites = engine.fleet.sites
+    return [
+        {"site": site, "place": _place(sites[site].place, sites[site].zone), "text": text}
+        for site, text in told.items()
+        if site in sites
+    ]
+
+
+def _inside(engine: Engine, refusal: Refusal) -> bool:
+    site = engine.fleet.sites.get(refusal.ask.site)
+    tags = (refusal.tag,) if refusal.tag else refusal.ask.tags
+    return site is not None and all(
+        any(engine.zones.within(zone, code) for zone in site.zones for code in tag.residency) for tag in tags
+    )
 
 
 def _place(city: str, zone: str) -> str:

@@ -1,10 +1,13 @@
-// Starts the vendored Swagger UI on our own description; its remote validator stays off.
+// Starts the vendored Swagger UI on our own description: its remote validator and its bar for other addresses stay off.
 
-window.ui = window.SwaggerUIBundle({
+const { SwaggerUIBundle, SwaggerUIStandalonePreset } = window;
+
+SwaggerUIBundle({
   url: "/api/openapi.json",
   dom_id: "#swagger-ui",
   deepLinking: true,
   validatorUrl: null,
-  presets: [window.SwaggerUIBundle.presets.apis, window.SwaggerUIStandalonePreset.slice(1)],
+  presets: [SwaggerUIBundle.presets.apis, SwaggerUIStandalonePreset],
+  plugins: [() => ({ components: { Topbar: () => null } })],
   layout: "StandaloneLayout",
 });

@@ -7,6 +7,7 @@ const form = document.getElementById("upload");
 const files = document.getElementById("files");
 const drop = document.getElementById("drop");
 const list = document.getElementById("sending");
+const staged = document.getElementById("chosen");
 const check = document.getElementById("check");
 const send = document.getElementById("send");
 const most = Number(form.dataset.most);
@@ -32,8 +33,9 @@ async function ask() {
 }
 
 function size(count) {
-  if (count >= 1e6) return `${(count / 1e6).toFixed(1)} MB`;
-  return count >= 1e3 ? `${(count / 1e3).toFixed(1)} kB` : `${count} bytes`;
+  const write = (share, unit) => `${share.toFixed(1).replace(".0", "")} ${unit}`;
+  if (count >= 1048576) return write(count / 1048576, "MiB");
+  return count >= 1024 ? write(count / 1024, "KiB") : `${count} bytes`;
 }
 
 function line(file) {
@@ -49,7 +51,7 @@ function line(file) {
 }
 
 function choose() {
-  list.replaceChildren(...[...files.files].map((file) => line(file).item));
+  staged.replaceChildren(...[...files.files].map((file) => line(file).item));
   const count = files.files.length;
   send.textContent = count === 1 ? "Send 1 file" : count ? `Send ${count} files` : "Send";
 }
@@ -108,14 +110,14 @@ form.addEventListener("submit", async (event) => {
   const chosen = [...files.files];
   const lines = chosen.map(line);
   list.replaceChildren(...lines.map((each) => each.item));
+  files.value = ""; // what is chosen from now on is for the next time
+  choose();
   for (const [at, file] of chosen.entries()) {
     await put(file, lines[at].item, lines[at].state);
     refresh();
   }
   busy = false;
   send.disabled = false;
-  files.value = "";
-  send.textContent = "Send";
 });
 
 files.addEventListener("change", choose);
