@@ -73,6 +73,7 @@ class Store:
             shutil.rmtree(self._folder / "g0001", ignore_errors=True)
             store = create(self._folder / "g0001", self._dimension)
             self._point_to("g0001")
+            sync_folder(self._folder)
             return "g0001", store
         # 2. Load what CURRENT names; everything else is what a purge left when it was cut off.
         name = current.read_text().strip()
@@ -105,8 +106,8 @@ class Store:
             file.flush()
             os.fsync(file.fileno())
         sync_folder(self._folder / name)
-        aside.replace(self._folder / "CURRENT")
         sync_folder(self._folder)
+        aside.replace(self._folder / "CURRENT")
 
     def _demand(self, size: int, *, share: float) -> None:
         volume = os.statvfs(self._folder)
@@ -180,8 +181,9 @@ class Store:
             self._next = None
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        self._live.close()
-        self._name, self._live, self._next = name, self._next, None
+        old_store, self._name, self._live, self._next = self._live, name, self._next, None
+        old_store.close()
+        sync_folder(self._folder)
         # 3. What was deleted lay in the old generation alone.
         shutil.rmtree(old)
         sync_folder(self._folder)

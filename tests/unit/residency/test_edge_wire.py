@@ -200,3 +200,11 @@ def test_a_purge_that_fails_leaves_the_shard_as_it_was(tmp_path: Path, monkeypat
     assert [facts["points"] for facts in store.purge() if facts] == [9]
     assert store.info().generation == "g0002"
     store.close()
+
+
+def test_a_first_start_that_was_cut_off_is_begun_anew(tmp_path: Path) -> None:
+    (tmp_path / "g0001" / "segments").mkdir(parents=True)
+    (tmp_path / "g0001" / "edge_config.json").write_bytes(b"{")
+    store = Store(tmp_path, dimension=2, free_share=0.0)
+    assert store.count(COUNT) == 0 and (tmp_path / "CURRENT").read_text() == "g0001\n"
+    store.close()
