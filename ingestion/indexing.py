@@ -58,10 +58,14 @@ class Indexing:
                 return False
         return True
 
-    def write_down(self, work: Work, keys: SearchKeys) -> None:
-        """Keep the ids of the points that are about to be put."""
+    def embedded(self, work: Work, keys: SearchKeys) -> None:
+        """End the step of vectors: the ids of the points that will be put are kept in the same commit."""
+        ids = points.expected(keys, work.lease.row)
         with self.database.transaction() as connection:
-            points.write_down(connection, work.lease.row, keys.epoch, points.expected(keys, work.lease.row))
+            points.write_down(connection, work.lease.row, keys.epoch, ids)
+            self.leases.move(
+                work.lease, State.EMBEDDED, connection=connection, passages_done=0, search_epoch=keys.epoch
+            )
 
     def written(self, document_id: str, version: int | None = None) -> list[str]:
         """Give the ids of every point that a version, or all of them, may have put."""

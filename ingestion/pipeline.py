@@ -202,17 +202,18 @@ class Pipeline:
                 held.vectors[first] = vectors
             if first + BLOCK < len(pieces):
                 await self.database.run(self.leases.note, work.lease, passages_done=first + len(block))
-        await self._move(work, State.EMBEDDED, passages_done=0, search_epoch=keys.epoch)
+        held.keys = keys
+        await self.database.run(self.indexing.embedded, work, keys)
+        crash_point("embedded")
         return None
 
     async def _put(self, work: Work, held: Open, passes: Passes) -> Refusal | None:
         """(5) Seal each Passage, blind its words, and put block by block; a replay overwrites itself."""
         reading, pieces = await held.text(passes), await held.cuts(passes)
-        keys = await self._search_keys(work, passes)
+        keys = held.keys or await self._search_keys(work, passes)
         if keys.epoch != work["search_epoch"]:  # the search keys were rolled meanwhile
             await self._move(work, State.SPLIT, passages_done=0)
             return None
-        await self.database.run(self.indexing.write_down, work, keys)
         for first in range(work["passages_done"] // BLOCK * BLOCK, len(pieces), BLOCK):
             ruled = self._rule(work, work.tag)
             if isinstance(ruled, Refusal):
@@ -240,6 +241,10 @@ class Pipeline:
     async def _go_live(self, work: Work, held: Open, passes: Passes) -> None:
         """(6) Exactly the expected points, a sample that opens, then row, older version and Receipt in one commit."""
         keys = await self._search_keys(work, passes)
+        if keys.epoch != work["search_epoch"]:
+            held.keys = None
+            await self._move(work, State.SPLIT, passages_done=0)
+            return
         shard, wanted = self.shards[work["site_id"]], points.expected(keys, work.lease.row)
         ours = PointFilter(owners=(keys.owner,), documents=(work["id"],))
         found = set(await shard.ids(passes.search, ours))

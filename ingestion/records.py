@@ -39,6 +39,8 @@ class Records:
         self.leases = leases
         self.engine = engine
         self.ledger = ledger
+        self._models: dict[str, str] = {}
+        """A Collection's model never changes once it has one."""
 
     def live(self, work: Work) -> State:
         """Make a version live, the older one replaced, and record it. A newer live version makes this one replaced."""
@@ -89,6 +91,8 @@ class Records:
 
     def one_model(self, collection_id: str, digest: str) -> None:
         """Let a Collection hold vectors of one model only; raises `ModelChangedError` for another."""
+        if self._models.get(collection_id) == digest:
+            return
         held = collections.collection
         mine = held.c.id == collection_id
         with self.database.reading() as connection:
@@ -99,6 +103,7 @@ class Records:
                 model = connection.execute(sa.select(held.c.model).where(mine)).scalar_one()
         if model != digest:
             raise ModelChangedError("the collection holds vectors of another model")
+        self._models[collection_id] = digest
 
     def _draft(self, work: Work, stage: str, **facts: Any) -> Draft:
         return Draft(

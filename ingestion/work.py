@@ -17,6 +17,7 @@ from residency.envelope import PassageSealer, open_field, seal_field
 from residency.journal import Touch
 from residency.ports import Vault, Vectors
 from residency.seal import OpenDek
+from residency.searchkeys import SearchKeys
 from residency.tag import Tag
 
 
@@ -55,6 +56,7 @@ class Open:
     reading: Reading | None = None
     pieces: list[Piece] | None = None
     vectors: dict[int, Vectors] = field(default_factory=dict)
+    keys: SearchKeys | None = None
 
     @classmethod
     def of(cls, work: Work, dek: OpenDek, vault: Vault) -> Self:
