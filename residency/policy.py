@@ -1,31 +1,36 @@
-"""PolicySet: the Cedar rules as loaded, linted and named by a digest; one of two files that speak Cedar.
+"""PolicySet: the Cedar rules as loaded, checked and named by a digest; one of three files that speak Cedar.
 
-Rules kept here: a set loads whole or not at all; it must parse, validate against the schema, and pass the lint (one
-unique `@id` and an `@explain` each, no unknown Zone, no template). Allowed means that Cedar said Allow and reported no
-error: a `forbid` that errors is skipped by Cedar, so any error is a fault and never a ruling.
+Rules kept here: a set loads whole or not at all; it must parse, validate against the schema, and each clause must have
+one unique `@id`, an `@explain` and no unknown Zone. Allowed means that Cedar said Allow and reported no error: a
+`forbid` that errors is skipped by Cedar, so any error is a fault and never a ruling. What else may be wrong with a set
+is looked for in `lint.py`.
 """
 
 import difflib
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 import cedarpy
 from cedarpy import pst
 
+from residency import facts
 from residency.decision import Ask, Clause, Principal
 from residency.errors import PolicyError
-from residency.fleet import Fleet, Site
+from residency.fleet import Fleet
+from residency.rulebook import SCHEMA, Rulebook, digest
 from residency.tag import Tag
 from residency.zones import Zones
 
-SCHEMA: Final = "schema.cedarschema"
+__all__ = ["SCHEMA", "PolicySet", "Ruling", "World", "digest", "query", "text_of"]
 _ID: Final = re.compile(r"[a-z][a-z0-9-]{2,79}")
+_ID_WRITTEN: Final = re.compile(r'@id\("([^"]*)"\)')
+_STATEMENT: Final = re.compile(r'(?:"(?:[^"\\]|\\.)*"|//[^\n]*|[^;"/]|/)*;?')
+_ERRING: Final = re.compile(r"policy `([^`]+)`")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,17 @@ class Ruling:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a clause stands: its file, and the line of its `@id`."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
 class World:
     """The facts that Cedar reads, prepared: Zones and Sites at one instant, and the parties admitted to it."""
 
@@ -45,8 +61,8 @@ class World:
 
     def admitting(self, principal: Principal, ceilings: Mapping[str, frozenset[str]]) -> "World":
         """Give this world with one principal and these tenants (id → ceiling) in it; the base is not parsed again."""
-        parties = [_tenant(name, ceiling) for name, ceiling in ceilings.items()]
-        parties.append(_principal(principal))
+        parties = [facts.tenant(name, ceiling) for name, ceiling in ceilings.items()]
+        parties.append(facts.principal(principal))
         try:
             return World(self.zones, self.entities.with_added_json_str(json.dumps(parties)))
         except ValueError as error:
@@ -54,10 +70,10 @@ class World:
 
 
 class PolicySet:
-    """One set of rules: `digest`, `clauses` by id, `text` of all files, and the prepared handle that rules."""
+    """One set of rules: `digest`, `clauses` and `places` by id, `text` of all files, and the handle that rules."""
 
     def __init__(self, files: Mapping[str, bytes], zones: Zones) -> None:
-        """Parse, validate and lint. `files` maps file names (`*.cedar` and the schema) to their bytes."""
+        """Parse, validate and check. `files` maps file names (`*.cedar` and the schema) to their bytes."""
         self.files = dict(sorted(files.items()))
         self.digest = digest(self.files)
         try:
@@ -67,27 +83,25 @@ class PolicySet:
             raise PolicyError(f"{SCHEMA} is missing", hint="restore the shipped file") from error
         except ValueError as error:
             raise PolicyError(f"{SCHEMA} or a policy file is unreadable: {error}", hint="mend the file") from error
-        for name, text in texts.items():
-            _parsed(name, text)
+        self.places = _places({name: _parsed(name, text) for name, text in texts.items()})
         self.text = "\n".join(texts.values())
         self.handle = cedarpy.PolicySet.from_str(self.text)
         self.tree = self.handle.to_pst()
-        checked = cedarpy.validate_policies(self.text, self.schema)
-        if not checked.validation_passed:
-            raise PolicyError(f"the policies do not validate: {checked.errors[0]}", hint=f"compare with {SCHEMA}")
-        self.clauses = _lint(self.tree, zones)
-        named = pst.entity_uids(self.tree)
-        self.named_sites = frozenset(uid.id for uid in named if uid.type.basename == "Site")
-        """Sites that a rule names; the engine checks them against the Fleet."""
+        self._ids = {key: rule.annotations.get("id", key) for key, rule in self.tree.static_policies.items()}
+        self._validate()
+        self.clauses = _clauses(self.tree, self.places, zones)
+        self.named = _named(self.tree)
+        """What the rules name, by kind of entity: Zone, Site, Tenant, Principal, Action."""
 
     @classmethod
     def load(cls, folder: Path, zones: Zones) -> "PolicySet":
-        """Read every `*.cedar` of a folder and its schema. Raises `PolicyError`; a set is whole or not at all."""
-        try:
-            paths = [*folder.glob("*.cedar"), *folder.glob(SCHEMA)]
-            return cls({path.name: path.read_bytes() for path in paths}, zones)
-        except OSError as error:
-            raise PolicyError("the policies folder cannot be read", hint="check its path and rights") from error
+        """Read what is in force of a policies folder. Raises `PolicyError`; a set is whole or not at all."""
+        return cls(Rulebook.read(folder).rules(), zones)
+
+    @property
+    def named_sites(self) -> frozenset[str]:
+        """Sites that a rule names; the engine checks them against the Fleet."""
+        return self.named.get("Site", frozenset())
 
     def without(self, ids: Iterable[str], zones: Zones) -> "PolicySet":
         """Give the set with some policies dropped, for mutation tests and what-ifs."""
@@ -98,64 +112,54 @@ class PolicySet:
 
     def world(self, zones: Zones, fleet: Fleet, now: datetime) -> World:
         """Prepare Zones and Sites as they are at `now`. Raises `PolicyError` when they do not fit the schema."""
-        facts = [_zone(code, zones) for code in zones.codes]
-        facts += [_site(site, fleet, now) for site in fleet.sites.values()]
+        found = [facts.zone(code, zones) for code in zones.codes]
+        found += [facts.site(site, fleet, now) for site in fleet.sites.values()]
         try:
-            return World(zones, cedarpy.Entities.from_json_str(json.dumps(facts), self.schema))
+            return World(zones, cedarpy.Entities.from_json_str(json.dumps(found), self.schema))
         except ValueError as error:
             raise PolicyError("Zones or Fleet do not fit the schema of the policies", hint=str(error)[:200]) from error
 
     def rule(self, world: World, ask: Ask, tag: Tag, now: datetime) -> Ruling:
         """Rule on one Tag of an Ask. Raises `PolicyError` when Cedar reports any error or gives no decision."""
-        result = cedarpy.is_authorized(query(world, ask, tag, now), self.handle, world.entities, self.schema)
+        return self.judge(world, query(world, ask, tag, now))
+
+    def judge(self, world: World, question: Mapping[str, Any]) -> Ruling:
+        """Rule on what `query` wrote; as `rule`."""
+        result = cedarpy.is_authorized(dict(question), self.handle, world.entities, self.schema)
         found = result.diagnostics
         if found.errors or result.decision is cedarpy.Decision.NoDecision:
+            keys = {key for error in found.errors for key in _ERRING.findall(error)}
+            named = ", ".join(sorted(self._ids[key] for key in keys & self._ids.keys()))
             raise PolicyError(
-                f"the policies gave no ruling ({len(found.errors)} errors)", hint="run `domicile policy check`"
+                f"the policies gave no ruling ({len(found.errors)} errors{' in ' + named if named else ''})",
+                hint="run `domicile policy check`; nothing is permitted on a clause that cannot be evaluated",
             )
         return Ruling(result.allowed, tuple(sorted(found.id_annotations_by_reason.values())))
 
+    def _validate(self) -> None:
+        """Raise `PolicyError` naming the clause that does not fit the schema."""
+        checked = cedarpy.validate_policies(self.text, self.schema)
+        if checked.validation_passed:
+            return
+        first = checked.errors[0]
+        name = self._ids.get(first.policy_id, "")
+        place = f"{self.places[name]} " if name in self.places else ""
+        what = _ERRING.sub(f"policy {name or '?'}", first.error.removeprefix("for "))
+        raise PolicyError(
+            f"{place}the policies do not validate: {what}",
+            hint=f"a rule may speak only of what {SCHEMA} names; compare with it",
+        )
+
 
 def query(world: World, ask: Ask, tag: Tag, now: datetime) -> dict[str, Any]:
-    """Write one Tag of an Ask as Cedar reads it.
-
-    The Tag's jurisdictions are given with every Zone above them: who is under Bavarian law is under German law too.
-    """
-    zones = world.zones
-    laws = tag.jurisdictions.union(*(zones.ancestors(code) for code in tag.jurisdictions))
-    facts: dict[str, Any] = {
-        "tenant": _ref("Tenant", ask.tenant or ask.principal.tenant),
-        "tag": {
-            "jurisdictions": [_ref("Zone", code) for code in laws],
-            "residency": [_ref("Zone", code) for code in tag.residency],
-            "personal": tag.personal,
-            "categories": list(tag.categories),
-            "classification": tag.classification,
-        },
-        "activity": ask.activity,
-        "now": _instant(now),
-    }
-    if ask.basis is not None:
-        basis = ask.basis
-        facts["basis"] = {
-            "article": basis.article,
-            "instrument": basis.instrument,
-            "expires": _instant(basis.expires),
-        }
+    """Write one Tag of an Ask as Cedar reads it."""
+    tenant = ask.tenant or ask.principal.tenant
     return {
-        "principal": _uid("Principal", ask.principal.id),
-        "action": _uid("Action", str(ask.action)),
-        "resource": _uid("Site", ask.site),
-        "context": facts,
+        "principal": facts.uid("Principal", ask.principal.id),
+        "action": facts.uid("Action", str(ask.action)),
+        "resource": facts.uid("Site", ask.site),
+        "context": facts.context(world.zones, tenant, tag, ask.activity, now, ask.basis),
     }
-
-
-def digest(files: Mapping[str, bytes]) -> str:
-    """Give `sha256:…` over the sorted files: name, 0x00, length as 8 bytes big-endian, bytes."""
-    hashed = hashlib.sha256()
-    for name, raw in sorted(files.items()):
-        hashed.update(name.encode() + b"\0" + len(raw).to_bytes(8, "big") + raw)
-    return "sha256:" + hashed.hexdigest()
 
 
 def text_of(rule: pst.Template) -> str:
@@ -164,76 +168,85 @@ def text_of(rule: pst.Template) -> str:
     return str(cedarpy.PolicySet.from_pst(tree))
 
 
-# --- lint -----------------------------------------------------------------------------------------------------------
+# --- what must hold of every set ------------------------------------------------------------------------------------
 
 
-def _parsed(name: str, text: str) -> None:
-    """Raise `PolicyError` naming the file that does not parse."""
+def _statements(text: str) -> list[tuple[int, str]]:
+    """Cut a file at the semicolons that end its clauses; with each the line that its first word stands on."""
+    found = []
+    for match in _STATEMENT.finditer(text):
+        bare = re.sub(r"^(\s|//[^\n]*\n)+", "", match.group() + "\n")
+        if bare.strip() and not bare.lstrip().startswith("//"):
+            begin = match.start() + len(match.group()) + 1 - len(bare)
+            found.append((text.count("\n", 0, begin) + 1, match.group()))
+    return found
+
+
+def _parsed(name: str, text: str) -> list[tuple[Place, str]]:
+    """Give the ids of a file's clauses and where each stands; raise `PolicyError` naming file and line."""
     try:
-        cedarpy.PolicySet.from_str(text)
+        rules = cedarpy.PolicySet.from_str(text).to_pst().static_policies.values()
     except ValueError as error:
+        for line, statement in _statements(text):
+            try:
+                cedarpy.PolicySet.from_str(statement)
+            except ValueError as own:
+                id_ = _ID_WRITTEN.search(statement)
+                clause = f" ({id_.group(1)})" if id_ else ""
+                raise PolicyError(
+                    f"{name} does not parse: the clause at line {line}{clause}: {own}",
+                    hint="mend it; nothing was activated",
+                ) from error
         raise PolicyError(f"{name} does not parse: {error}", hint="mend the file; nothing was activated") from error
+    lines = [line for line, _ in _statements(text)]
+    found = []
+    for number, rule in enumerate(rules):
+        id_ = rule.annotations.get("id", "")
+        written = re.search(rf'@id\("{re.escape(id_)}"\)', text) if id_ else None
+        line = lines[number] if len(lines) == len(rules) else text.count("\n", 0, written.start()) + 1 if written else 1
+        found.append((Place(name, line), id_))
+    return found
 
 
-def _lint(tree: pst.PolicySet, zones: Zones) -> dict[str, Clause]:
-    """Check what validation leaves open, and give each policy as a person reads it, by id."""
+def _places(files: Mapping[str, list[tuple[Place, str]]]) -> dict[str, Place]:
+    """Give where each clause stands, by its id. Raises `PolicyError` for an id that is missing, no slug, or given twice."""
+    found: dict[str, Place] = {}
+    for place, id_ in (clause for clauses in files.values() for clause in clauses):
+        if not _ID.fullmatch(id_):
+            what = f"{id_[:40]!r} is no slug" if id_ else "it has none"
+            raise PolicyError(f"{place}: a policy needs an @id of its own: {what}", hint='write @id("forbid-…")')
+        if id_ in found:
+            raise PolicyError(
+                f"{place}: a policy needs an @id of its own: {id_} stands at {found[id_]} too", hint="rename one of them"
+            )
+        found[id_] = place
+    return found
+
+
+def _clauses(tree: pst.PolicySet, places: Mapping[str, Place], zones: Zones) -> dict[str, Clause]:
+    """Give each policy as a person reads it, by id. Raises `PolicyError` for what validation leaves open."""
     if tree.templates or tree.template_links:
         raise PolicyError("a policy template rules on nothing", hint="write it out for each case")
     clauses: dict[str, Clause] = {}
     for rule in tree.static_policies.values():
-        name, explain = rule.annotations.get("id", ""), rule.annotations.get("explain", "")
-        if not _ID.fullmatch(name) or name in clauses:
-            raise PolicyError(f"policy {name or rule.id!r}: it needs an @id of its own", hint='write @id("forbid-…")')
+        name, explain = rule.annotations["id"], rule.annotations.get("explain", "")
         if not explain.strip():
-            raise PolicyError(f"policy {name}: it needs an @explain", hint="say in one sentence what it means")
+            raise PolicyError(
+                f"{places[name]}: policy {name} needs an @explain", hint="say in one sentence what it means"
+            )
         clauses[name] = Clause(name, explain, rule.annotations.get("law", ""))
         for uid in pst.entity_uids(rule):
             if uid.type.basename == "Zone" and not zones.known(uid.id):
                 near = difflib.get_close_matches(uid.id, zones.codes, n=1)
                 hint = f"did you mean {near[0]}?" if near else "zone codes stand in zones.toml"
-                raise PolicyError(f"policy {name} names the unknown Zone {uid.id}", hint=hint)
+                raise PolicyError(f"{places[name]}: policy {name} names the unknown Zone {uid.id}", hint=hint)
     if not clauses:
         raise PolicyError("the policy set is empty", hint="restore the shipped policies")
     return clauses
 
 
-# --- facts as Cedar entities ----------------------------------------------------------------------------------------
-
-
-def _uid(kind: str, name: str) -> dict[str, str]:
-    return {"type": f"Domicile::{kind}", "id": name}
-
-
-def _ref(kind: str, name: str) -> dict[str, dict[str, str]]:
-    return {"__entity": _uid(kind, name)}
-
-
-def _instant(at: datetime) -> dict[str, dict[str, str]]:
-    """Write an instant in the one form that Cedar and Python agree on: UTC, milliseconds, `Z`."""
-    text = at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}Z"
-    return {"__extn": {"fn": "datetime", "arg": text}}
-
-
-def _zone(code: str, zones: Zones) -> dict[str, Any]:
-    return {"uid": _uid("Zone", code), "attrs": {}, "parents": [_uid("Zone", up) for up in zones.parents(code)]}
-
-
-def _site(site: Site, fleet: Fleet, now: datetime) -> dict[str, Any]:
-    facts = {
-        "operator": _ref("Zone", site.operator.zone),
-        "parent": _ref("Zone", site.parent.zone),
-        "grade": site.grade(now),
-        "bound": fleet.bound(site.id),
-        "verifiedUntil": _instant(fleet.verified_until(site.id)),
-    }
-    parents = [_uid("Zone", code) for code in site.zones_at(now)]
-    return {"uid": _uid("Site", site.id), "attrs": facts, "parents": parents}
-
-
-def _tenant(name: str, ceiling: frozenset[str]) -> dict[str, Any]:
-    return {"uid": _uid("Tenant", name), "attrs": {"ceiling": [_ref("Zone", code) for code in ceiling]}, "parents": []}
-
-
-def _principal(principal: Principal) -> dict[str, Any]:
-    facts = {"tenant": _ref("Tenant", principal.tenant), "activities": sorted(principal.activities)}
-    return {"uid": _uid("Principal", principal.id), "attrs": facts, "parents": []}
+def _named(tree: pst.PolicySet) -> dict[str, frozenset[str]]:
+    found: dict[str, set[str]] = {}
+    for uid in pst.entity_uids(tree):
+        found.setdefault(uid.type.basename, set()).add(uid.id)
+    return {kind: frozenset(names) for kind, names in found.items()}
