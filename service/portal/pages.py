@@ -60,7 +60,11 @@ def _when(moment: float | str) -> str:
     return f"{at:%d %b %Y, %H:%M} UTC"
 
 
-environment.filters |= {"size": _size, "when": _when, "zone": zone_name}
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+environment.filters |= {"size": _size, "when": _when, "zone": zone_name, "sentence": _sentence}
 
 
 def headers(*, secure: bool, csp: str = CSP) -> dict[str, str]:
@@ -155,6 +159,14 @@ def on_http(request: Asking, error: HTTPException) -> Response[Any]:
         body = body | {"title": "This did not come from a page of ours", "detail": error.detail}
         body["hint"] = "open the page again and repeat it there"
     return show_problem(request, body, error.status_code)
+
+
+def on_unknown(request: Asking, error: HTTPException) -> Response[Any]:
+    """Answer for the whole app what no route took: a page for browsers, a problem for programs."""
+    programs = request.url.path.startswith(("/v1", "/static", "/portal"))
+    if programs or "text/html" not in request.headers.get("accept", ""):
+        return replies.on_http(request, error)
+    return on_http(request, error)
 
 
 def on_crash(request: Asking, error: Exception) -> Response[Any]:

@@ -11,6 +11,9 @@ from service.api.replies import Asking, house_of
 from service.catalogue import Page
 from service.portal.pages import is_fragment, page, show_refusal
 
+GONE = "\0"
+"""Stands for a sign that is not shown, so that offsets stay what they are."""
+
 
 class SourcePages(Controller):
     """Open a source."""
@@ -45,10 +48,11 @@ class SourcePages(Controller):
 
 
 def flowing(text: str) -> str:
-    """Turn the line breaks of a PDF's full lines into spaces, so that text flows; no offset moves.
+    """Turn the line breaks of a PDF's full lines into spaces, so that text flows; no offset moves until `cut`.
 
     A line is full when it is nearly as long as the page's long ones and the next one goes on in the sentence.
     """
+    text = text.replace("\r\n", GONE + "\n")
     lines = text.split("\n")
     full = 0.72 * sorted(map(len, lines))[len(lines) * 9 // 10]
     joined = lines[0]
@@ -61,7 +65,8 @@ def flowing(text: str) -> str:
 def cut(opened: Page, start: int, end: int) -> tuple[str, str, str]:
     """Cut a page's text into what stands before, in and behind the slice; the slice is empty where it is elsewhere."""
     begin, stop = max(start, opened.start), min(end, opened.end)
-    if begin >= stop:
-        return opened.text, "", ""
     begin, stop = begin - opened.start, stop - opened.start
-    return opened.text[:begin], opened.text[begin:stop], opened.text[stop:]
+    text = opened.text
+    pieces = (text[:begin], text[begin:stop], text[stop:]) if begin < stop else (text, "", "")
+    before, marked, behind = (piece.replace(GONE, "") for piece in pieces)
+    return before, marked, behind
