@@ -426,7 +426,7 @@ def _software() -> str:
 
 
 def tripwire(settings: Settings, fleet: Fleet) -> Tripwire:
-    """Make the tripwire that knows the Fleet's addresses and no others; whoever owns the process installs it."""
+    """Make the tripwire that knows the addresses of Fleet and database and no others; who owns the process installs it."""
     from residency.outlets.connect import destination
 
     made = Tripwire(strict=settings.egress.refuse)
@@ -434,6 +434,12 @@ def tripwire(settings: Settings, fleet: Fleet) -> Tripwire:
         for holding in site.holds:
             if holding.scheme in {"http", "https"}:
                 made.allow(*destination(holding.url))
+    if settings.database.url:
+        from sqlalchemy.engine import make_url
+
+        database = make_url(settings.database.url)
+        if database.host:  # psycopg looks its name up through Python; what libpq connects to is not seen
+            made.allow(database.host, database.port or 5432)
     return made
 
 
