@@ -426,7 +426,7 @@ def _software() -> str:
 
 
 def tripwire(settings: Settings, fleet: Fleet) -> Tripwire:
-    """Make the tripwire that knows the addresses of Fleet and database and no others; who owns the process installs it."""
+    """Make the tripwire that knows the addresses of Fleet and database alone; who owns the process installs it."""
     from residency.outlets.connect import destination
 
     made = Tripwire(strict=settings.egress.refuse)
