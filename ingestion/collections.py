@@ -52,6 +52,12 @@ tenant_turn = sa.Table(
     sa.Column("generation", sa.BigInteger, nullable=False),
 )
 
+# Every search asks these two; built once, they need no key of their own in SQLAlchemy's cache.
+_NAMED: Final = sa.select(collection).where(
+    collection.c.tenant_id == sa.bindparam("tenant"), collection.c.name == sa.bindparam("name")
+)
+_GENERATION: Final = sa.select(tenant_turn.c.generation).where(tenant_turn.c.tenant_id == sa.bindparam("tenant"))
+
 
 @dataclass(frozen=True, slots=True)
 class Collection:
@@ -71,8 +77,7 @@ def insert_missing(connection: sa.Connection, table: sa.Table, values: dict[str,
 
 def named(connection: sa.Connection, tenant: str, name: str) -> Collection | None:
     """Find a tenant's Collection by its slug."""
-    c = collection.c
-    row = connection.execute(sa.select(collection).where(c.tenant_id == tenant, c.name == name)).first()
+    row = connection.execute(_NAMED, {"tenant": tenant, "name": name}).first()
     return Collection(id=row.id, name=row.name, paused=row.paused, model=row.model) if row else None
 
 
@@ -137,5 +142,4 @@ def changed(connection: sa.Connection, tenant: str) -> None:
 
 def generation(connection: sa.Connection, tenant: str) -> int:
     """Give the number that moves with every change of what can be searched."""
-    query = sa.select(tenant_turn.c.generation).where(tenant_turn.c.tenant_id == tenant)
-    return int(connection.execute(query).scalar() or 0)
+    return int(connection.execute(_GENERATION, {"tenant": tenant}).scalar() or 0)

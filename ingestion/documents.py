@@ -10,7 +10,8 @@ import binascii
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -85,6 +86,13 @@ class Document:
         return {"code": self.cause, "hint": HINTS.get(self.cause, HINTS["internal"])}
 
 
+_LIVE: Final = sa.select(document).where(
+    document.c.tenant_id == sa.bindparam("tenant"),
+    document.c.id.in_(sa.bindparam("ids", expanding=True)),
+    document.c.state == State.LIVE,
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Listing:
     """One page of a listing; `cursor` leads to the next, empty at the end."""
@@ -101,9 +109,9 @@ def of_row(row: Any) -> Document:
         tenant=row.tenant_id,
         collection=row.collection_id,
         state=State(row.state),
-        tag=Tag.of(json.loads(row.tag)),
+        tag=_tag(row.tag),
         tag_class=row.tag_class,
-        groups=frozenset(json.loads(row.groups)),
+        groups=_groups(row.groups),
         site=row.site_id,
         jurisdiction=row.jurisdiction,
         cause=row.cause,
@@ -120,6 +128,16 @@ def of_row(row: Any) -> Document:
         created=row.created,
         updated=row.updated,
     )
+
+
+@lru_cache(maxsize=4096)  # rows by the thousand hold a handful of Tags
+def _tag(facts: str) -> Tag:
+    return Tag.of(json.loads(facts))
+
+
+@lru_cache(maxsize=4096)
+def _groups(listed: str) -> frozenset[str]:
+    return frozenset(json.loads(listed))
 
 
 def names_of(document_id: str, version: int) -> str:
@@ -240,10 +258,9 @@ class Documents(Inventory):
 
     def live(self, tenant: str, ids: Iterable[str]) -> dict[str, Document]:
         """Give the live version of each of these Documents: what may open a winner, and with which key and AAD."""
-        c = document.c
-        query = sa.select(document).where(c.tenant_id == tenant, c.id.in_(list(ids)), c.state == State.LIVE)
         with self.database.reading() as connection:
-            return {row.id: of_row(row) for row in connection.execute(query)}
+            found = connection.execute(_LIVE, {"tenant": tenant, "ids": list(ids)})
+            return {row.id: of_row(row) for row in found}
 
 
 def _write_cursor(last: Document) -> str:

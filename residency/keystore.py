@@ -141,7 +141,7 @@ class Keystore:
         if not wanted:
             return []
         with self._database.reading() as connection:
-            return [_row(each) for each in connection.execute(_LIVE.where(dek.c.id.in_(wanted)))]
+            return [_row(each) for each in connection.execute(_THESE, {"ids": wanted})]
 
     def under(self, ref: KekRef, after: bytes, limit: int) -> list[DekRow]:
         """Give live DEKs wrapped under this KEK version, in id order, from the one after `after`."""
@@ -198,17 +198,13 @@ class Keystore:
 
     def keyset(self, tenant: str, jurisdiction: str, site: str) -> tuple[Keyset, list[DekRow]] | None:
         """Give the keyset in use and those of its three keys that are live."""
-        held = search_keyset.c
-        columns = (held.epoch, held.dimension, held.vectors_dek, held.lexicon_dek, held.tags_dek, held.matrix_digest)
-        query = sa.select(*columns).where(
-            held.tenant == tenant, held.jurisdiction == jurisdiction, held.site_id == site
-        )
+        place = {"tenant": tenant, "jurisdiction": jurisdiction, "site": site}
         with self._database.reading() as connection:
-            row = connection.execute(query.order_by(held.epoch.desc()).limit(1)).one_or_none()
+            row = connection.execute(_KEYSET, place).one_or_none()
             if row is None:
                 return None
             keyset = Keyset(row.epoch, row.dimension, (row[2], row[3], row[4]), row.matrix_digest)
-            return keyset, [_row(each) for each in connection.execute(_LIVE.where(dek.c.id.in_(keyset.deks)))]
+            return keyset, [_row(each) for each in connection.execute(_THESE, {"ids": keyset.deks})]
 
     def matrix(self, vectors_dek: bytes) -> bytes:
         """Give the sealed matrix of the keyset with this K_vec."""
@@ -271,6 +267,19 @@ _LIVE = (
     .join(dek_wrapped, dek_wrapped.c.dek_id == dek.c.id)
     .join(kek, sa.and_(kek.c.id == dek.c.kek_id, kek.c.version == dek.c.kek_version))
     .where(dek.c.state == "active")
+)
+# Built once: every search runs these two.
+_THESE = _LIVE.where(dek.c.id.in_(sa.bindparam("ids", expanding=True)))
+_held = search_keyset.c
+_KEYSET = (
+    sa.select(_held.epoch, _held.dimension, _held.vectors_dek, _held.lexicon_dek, _held.tags_dek, _held.matrix_digest)
+    .where(
+        _held.tenant == sa.bindparam("tenant"),
+        _held.jurisdiction == sa.bindparam("jurisdiction"),
+        _held.site_id == sa.bindparam("site"),
+    )
+    .order_by(_held.epoch.desc())
+    .limit(1)
 )
 
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol, Self
 
 
@@ -69,13 +70,18 @@ class Tag:
     @property
     def digest(self) -> bytes:
         """SHA-256 over the canonical JSON (RFC 8785) of the five values; 32 bytes. Bound into every wrapped DEK."""
-        text = json.dumps(self.facts(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return hashlib.sha256(text.encode()).digest()
+        return _digest(self)
 
     @property
     def origin(self) -> str:
         """The jurisdictions as keys and AAD spell them: sorted, joined with `+` (`DE`, `DE+FR`)."""
         return joined(self.jurisdictions)
+
+
+@lru_cache(maxsize=4096)  # a Passage's Tag is asked for its digest at every step; there are few Tags
+def _digest(tag: Tag) -> bytes:
+    text = json.dumps(tag.facts(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).digest()
 
 
 def joined(codes: Iterable[str]) -> str:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from ingestion.documents import ClassCount, Document, Documents
 from residency.decision import Ask, Permit, Principal, Refusal
@@ -26,6 +27,7 @@ from residency.tag import Tag
 from service.errors import InvalidRequestError
 from service.fusion import KNOWN_WEIGHT, OTHER_WEIGHT, Scored, fuse
 
+T = TypeVar("T")
 CANDIDATES = 40
 """Hits that each leg of each shard brings in."""
 OVERFETCH = 2
@@ -136,9 +138,11 @@ class Searching:
         findings = await self.find(principal, ask)
         if isinstance(findings, Refusal):
             return findings, await self.record_refusal(principal, findings, ask.query, ask.activity)
+        mark = time.perf_counter()
         stored = await self._ledger.record(
             self.draft("search", principal, findings, question=ask.query, activity=ask.activity)
         )
+        findings.timings["ledger"] = time.perf_counter() - mark
         return Results(findings, stored.id)
 
     async def find(self, principal: Principal, ask: Search) -> Findings | Refusal:
@@ -163,17 +167,24 @@ class Searching:
         timings["decide"] = time.perf_counter() - begun
         if held and not groups and kept_back:
             return kept_back[0]
-        language = _language(ask.query)
         if not groups:
+            language = _language(ask.query)
             return Findings((), withheld, tuple(kept_back), (), 0, (asked,), tuple(touches), language, timings)
-        # (3) embed the question; turn its vector and blind its words for each group's keys
+        # (3) embed the question; while the model works, open each group's search keys and tell the question's language
         mark = time.perf_counter()
         embedder = self._embedders[permits[0].route.site]
-        vector = (await embedder.embed(permits[0].route, [ask.query], question=True))[0]
+        opening = [
+            self._reach(each.site, self._keys(principal, each, embedder.dimension, ask.activity)) for each in groups
+        ]
+        embedding = embedder.embed(permits[0].route, [ask.query], question=True)
+        both = asyncio.gather(embedding, asyncio.gather(*opening))
+        await asyncio.sleep(0)
+        language = _language(ask.query)
+        (vector,), opened = await both
         timings["embed"] = time.perf_counter() - mark
-        # (4) ask all permitted shards at once, under one deadline
+        # (4) turn the vector and blind the words for each group's keys; ask all permitted shards at once
         mark = time.perf_counter()
-        found, unreached = await self._ask_shards(principal, ask, asked, groups, vector, collection)
+        found, unreached = await self._ask_shards(principal, ask, asked, groups, opened, vector, collection)
         timings["shards"] = time.perf_counter() - mark
         # (5) join
         weight = KNOWN_WEIGHT if language in {"en", "und"} else OTHER_WEIGHT
@@ -225,26 +236,17 @@ class Searching:
         ask: Search,
         asked: Tag,
         groups: Sequence[_Group],
+        opened: Sequence[SearchKeys | str | None],
         vector: Vectors,
         collection: str,
     ) -> tuple[list[_Asked], tuple[str, ...]]:
         # a question is stemmed in every language of what it may find: the wrong stemmer alone would miss
         languages = sorted({each.language for group in groups for each in group.classes})
 
-        async def one(group: _Group) -> _Asked | None:
+        async def one(group: _Group, keys: SearchKeys) -> _Asked:
             shard = self._shards.get(group.site)
             if shard is None:
                 raise SiteError(f"no shard at {group.site}", site=group.site, hint="check the fleet file")
-            keys = await self._keyring.search_keys(
-                self._route(principal, Action.OPEN, group, ask.activity),
-                tenant=principal.tenant,
-                jurisdiction=group.origin,
-                site=group.site,
-                dimension=len(vector),
-                create=False,
-            )
-            if keys is None:
-                return None
             tokens = keys.lexicon.question(ask.query, languages)
             query = ShardQuery(
                 where=PointFilter(
@@ -261,17 +263,33 @@ class Searching:
             route = self._route(principal, Action.SEARCH, group, ask.activity, asked)
             return _Asked(group, await shard.search(route, query), keys, tokens)
 
-        answers = await asyncio.gather(*(self._reach(group.site, one(group)) for group in groups))
+        answers = await asyncio.gather(
+            *(
+                self._reach(group.site, one(group, keys))
+                for group, keys in zip(groups, opened, strict=True)
+                if isinstance(keys, SearchKeys)
+            )
+        )
         found = [each for each in answers if isinstance(each, _Asked)]
-        unreached = tuple(sorted({each for each in answers if isinstance(each, str)}))
+        unreached = tuple(sorted({each for each in (*answers, *opened) if isinstance(each, str)}))
         if unreached and not found:
             raise SiteError(
                 f"no permitted site answered ({', '.join(unreached)})", site=unreached[0], hint="try again later"
             )
         return found, unreached
 
-    async def _reach(self, site: str, story: Awaitable[_Asked | None]) -> _Asked | str | None:
-        """Give the shard's answer, or the Site's id when it did not answer in time; never another Site instead."""
+    async def _keys(self, principal: Principal, group: _Group, dimension: int, activity: str) -> SearchKeys | None:
+        return await self._keyring.search_keys(
+            self._route(principal, Action.OPEN, group, activity),
+            tenant=principal.tenant,
+            jurisdiction=group.origin,
+            site=group.site,
+            dimension=dimension,
+            create=False,
+        )
+
+    async def _reach(self, site: str, story: Awaitable[T]) -> T | str:
+        """Give the Site's answer, or its id when it did not answer in time; never another Site instead."""
         try:
             async with asyncio.timeout(self._deadline):
                 return await story

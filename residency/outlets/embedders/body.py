@@ -21,6 +21,8 @@ from residency.route import Action, Route
 WITHIN_QUESTION: Final = 30.0
 WITHIN_PASSAGES: Final = 600.0
 """Seconds; ingestion waits for its turn rather than fail."""
+INLINE: Final = 1_000
+"""Bytes of text that are tokenised on the event loop."""
 
 
 class Runner(Protocol):
@@ -65,7 +67,11 @@ class RunnerEmbedder:
         place = passing(route, site=self.site, action=Action.EMBED, kind="embedder", within=within, count=len(texts))
         async with place as touch:
             touch.bytes = sum(len(text.encode()) for text in texts)
-            ids = await asyncio.to_thread(self._tokens, texts, question=question)
+            # a question's tokens take 30 µs, less than a thread's waking
+            if touch.bytes <= INLINE:
+                ids = self._tokens(texts, question=question)
+            else:
+                ids = await asyncio.to_thread(self._tokens, texts, question=question)
             for number, text_ids in enumerate(ids):
                 if len(text_ids) > self.max_tokens:
                     raise ModelError(

@@ -37,7 +37,10 @@ class OnnxRunner:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the cores alone
+        # Within a run threads wait by spinning (a question takes half the time), and stop with it: idle ones leave the
+        # cores alone. Small blocks of work, so that a core which others use as well does not hold up the run.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        options.add_session_config_entry("session.dynamic_block_base", "4")
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         self._tokenizer = Tokenizer.from_str(model.read("tokenizer.json").decode())
         # files of sentence-transformers come with cutting and padding to 128 switched on

@@ -27,6 +27,8 @@ from residency.outlets.shards.edge_terms import DENSE, WORDS, condition, create,
 
 BLOCK: Final = 500
 """Points copied between two calls during a purge; about 50 ms of work."""
+REMEMBERED: Final = 50_000
+"""IDFs kept at most, a few MB."""
 SPARE: Final = 64 * 1024 * 1024
 """Bytes that must stay free beside what a write needs: a full volume ends in SIGBUS, not in an error."""
 
@@ -61,6 +63,7 @@ class Store:
         self._dimension = dimension
         self._free_share = free_share
         self._next: Any = None
+        self._masses: dict[tuple[bytes, int], float] = {}
         self._name, self._live = self._open()
 
     def _open(self) -> tuple[str, Any]:
@@ -130,6 +133,7 @@ class Store:
     # --- writing ---
 
     def _update(self, operation: Any) -> None:
+        self._masses.clear()
         self._live.update(operation)
         self._live.flush()
         if self._next is not None:
@@ -182,6 +186,7 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         old_store, self._name, self._live, self._next = self._live, name, self._next, None
+        self._masses.clear()
         old_store.close()
         sync_folder(self._folder)
         # 3. What was deleted lay in the old generation alone.
@@ -225,6 +230,11 @@ class Store:
             for number, (leg, params) in enumerate(legs.values())
             if found
         ]
+        # IDFs depend on the filter and on what is stored: they are remembered until the next write.
+        if len(self._masses) > REMEMBERED:
+            self._masses.clear()
+        filter_ = wire.packed(op.where)
+        unknown = [token for token in op.tokens if (filter_, token) not in self._masses]
         single = [
             qdrant.QueryRequest(
                 1,
@@ -233,7 +243,7 @@ class Store:
                 params=within,
                 with_vector=[WORDS],
             )
-            for token in op.tokens
+            for token in unknown
         ]
         answers = self._batch(second + single)
         # 3. Join. The first leg brings the payloads: every point has a vector, and words find only what has words.
@@ -244,7 +254,9 @@ class Store:
             hits = [wire.WireHit(str(id_), 0.0, score, payload) for id_, score, payload in rows]
         else:
             hits = [wire.WireHit(str(id_), score, others.get(id_, 0.0), payload) for id_, score, payload in rows]
-        return wire.WireFound(hits=hits, idf=self._idf(op.tokens, answers[len(second) :], where))
+        masses = self._idf(unknown, answers[len(second) :], where)
+        self._masses.update(((filter_, token), mass) for token, mass in zip(unknown, masses, strict=True))
+        return wire.WireFound(hits=hits, idf=[self._masses[filter_, token] for token in op.tokens])
 
     def _batch(self, queries: list[Any]) -> list[list[Any]]:
         answers: list[list[Any]] = self._live.query_batch(qdrant.QueryBatchRequest(queries)) if queries else []
