@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from ingestion.states import State
 from residency.envelope import PassageSealer, vector_digest
 from residency.errors import SiteError
 from residency.keytables import dek_wrapped
-from residency.leaves import leaves
 from tests.chaos import story
 from tests.doubles.ingesting import APP, Ingesting, ingesting
 from tests.doubles.looking import dek_of, keys_of, points_of
@@ -118,9 +118,9 @@ async def whole(house: Ingesting, body: str, version: int) -> None:
 
 
 def receipts(house: Ingesting, kind: str) -> list[dict[str, Any]]:
-    with house.database.reading() as connection:
-        bodies = connection.execute(sa.select(leaves.c.body).where(leaves.c.kind == kind)).scalars()
-        return [json.loads(body) for body in bodies]
+    return list(
+        house.ledger.entries("northwind", datetime(2000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC), [kind])
+    )
 
 
 def order(point: str) -> dict[str, Any]:
@@ -178,7 +178,7 @@ async def test_a_death_while_erasing_never_leaves_a_document_half_erased(
         assert (await house.erasure.erase(APP, row.id)).state is State.ERASED
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 async def test_a_kill_at_any_moment_loses_and_doubles_nothing(
     teller: subprocess.Popen[str], tmp_path: Path, seed: int
 ) -> None:
