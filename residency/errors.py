@@ -9,7 +9,8 @@
         ├── KeyringError     a key missing, destroyed or out of reach (KeyRefusedError: this key, not its provider)
         ├── SealedError      sealed bytes that do not open
         ├── ModelError       model files that are not the pinned ones
-        └── LedgerError      the Ledger cannot be written or does not hold (LeafError: it holds no such leaf or size)
+        ├── LedgerError      the Ledger cannot be written or does not hold (LeafError: it holds no such leaf or size)
+        └── ViolationError   a violation that does not become that (NoViolationError: there is no such one)
 
 An error means that something broke; a Refusal is a value and never raised.
 Neither `str(error)` nor `hint` quotes content: ids, codes and counts only.
@@ -104,5 +105,17 @@ class LedgerError(ResidencyError):
 
 class LeafError(LedgerError):
     """The Ledger holds no such leaf, or has no such size."""
+
+    code = "not_found"
+
+
+class ViolationError(ResidencyError):
+    """A violation cannot take that state, or is described in unknown words."""
+
+    code = "state_conflict"
+
+
+class NoViolationError(ViolationError):
+    """There is no such violation for this tenant."""
 
     code = "not_found"

@@ -1,4 +1,4 @@
-"""LogKey: the Ledger's signing key on disk, and the file that keeps its newest checkpoint.
+"""LogKey: the Ledger's signing key on disk, its epoch, and the file that keeps its newest checkpoint.
 
 Rules kept here: the key file is readable by its owner alone and made in one step, so that two processes starting at
 once end with one key; the checkpoint is replaced as a whole and reaches the disk before the transaction that signed it.
@@ -56,6 +56,21 @@ class LogKey:
 def keep(path: Path, note: str) -> None:
     """Replace the kept checkpoint by a newer one, durably."""
     _write(path, note.encode(), replace=True)
+
+
+def epoch(path: Path) -> int:
+    """Give the Ledger's epoch, the last part of its origin; 1 until `begin` raised it."""
+    try:
+        return int(path.read_text(encoding="ascii")) if path.exists() else 1
+    except (OSError, ValueError) as error:
+        raise LedgerError("the file with the ledger's epoch is damaged", hint="write its number, such as 2") from error
+
+
+def begin(path: Path) -> int:
+    """Raise the epoch, durably: the log goes on under another name, since what it signed no longer stands."""
+    number = epoch(path) + 1
+    _write(path, f"{number}\n".encode(), replace=True)
+    return number
 
 
 def _write(path: Path, data: bytes, *, replace: bool) -> None:

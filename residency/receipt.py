@@ -6,13 +6,15 @@ Fields are added, never changed; `v` is 1. Signing and storing is in `ledger.py`
 """
 
 import hmac
-import json
 import secrets
 import time as clock
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final, Protocol
+
+import msgspec
 
 from residency.errors import LedgerError
 from residency.journal import Touch
@@ -27,6 +29,8 @@ MOST_BYTES: Final = 65_535
 MOST_COMMITS: Final = 256
 SAFE: Final = 2**53 - 1
 """The largest integer that every JSON reader keeps (RFC 7493 section 2.2)."""
+_ENCODER: Final = msgspec.json.Encoder(order="sorted")
+"""With ASCII keys and neither floats nor large integers its bytes are those of RFC 8785, as a test shows."""
 
 
 class Operator(Protocol):
@@ -111,41 +115,48 @@ def canonical(value: Any) -> bytes:
     """
     _check(value)
     try:
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        return _ENCODER.encode(value)
     except UnicodeEncodeError:
         raise LedgerError("a lone surrogate cannot be recorded", hint="record ids and codes only") from None
 
 
 def _check(value: Any) -> None:
-    match value:
-        case None | bool() | str():
-            return
-        case int():
-            if abs(value) > SAFE:
+    waiting = [value]
+    for each in waiting:  # it grows while it is walked; a function call for each value would cost as much as signing
+        kind = type(each)
+        if kind is str or kind is bool or each is None:
+            continue
+        if kind is int:
+            if not -SAFE <= each <= SAFE:
                 raise LedgerError("an integer beyond 2^53 - 1 cannot be recorded", hint="record it as text")
-        case dict():
-            for key, inner in value.items():
-                if not isinstance(key, str) or not key.isascii():
-                    raise LedgerError("a recorded field's name must be ASCII")
-                _check(inner)
-        case list() | tuple():
-            for inner in value:
-                _check(inner)
-        case _:
-            raise LedgerError(f"a {type(value).__name__} cannot be recorded", hint="record integers and texts")
+        elif kind is dict:
+            if not _ascii(each):
+                raise LedgerError("a recorded field's name must be ASCII")
+            waiting += each.values()
+        elif kind is list or kind is tuple:
+            waiting += each
+        elif not isinstance(each, str):  # a StrEnum is recorded as its text
+            raise LedgerError(f"a {kind.__name__} cannot be recorded", hint="record integers and texts")
+
+
+def _ascii(names: Iterable[Any]) -> bool:
+    try:
+        return "".join(names).isascii()
+    except TypeError:
+        return False
 
 
 def new_id(now: float | None = None) -> str:
     """Make a UUIDv7 as text: milliseconds since 1970 and 74 random bits. Source: RFC 9562 section 5.7."""
-    millis = int((clock.time() if now is None else now) * 1000)
-    value = millis << 80 | 0x7 << 76 | secrets.randbits(12) << 64 | 0b10 << 62 | secrets.randbits(62)
-    text = f"{value:032x}"
-    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+    millis = round((clock.time() if now is None else now) * 1000)
+    random = secrets.randbits(74)
+    text = f"{millis << 80 | 0x7 << 76 | random >> 62 << 64 | 0b10 << 62 | random & (1 << 62) - 1:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def stamp(moment: datetime) -> str:
     """Write an instant in UTC with milliseconds and `Z`; such texts sort in time's order."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def steps(touches: Sequence[Touch], fleet: Places, now: datetime, *, reason: str = "") -> list[dict[str, Any]]:
@@ -193,6 +204,12 @@ def listing(items: Iterable[bytes]) -> bytes:
     return b"".join(len(item).to_bytes(4, "big") + item for item in sorted(items))
 
 
+@lru_cache(4096)
+def _described(tag: Tag) -> tuple[str, dict[str, Any]]:
+    """Give a Tag's digest in hex and its facts; the same few Tags stand in every Receipt."""
+    return tag.digest.hex(), tag.facts()
+
+
 def _commits(draft: Draft, r: bytes) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in draft.commits.items():
@@ -225,16 +242,17 @@ def build(
     numbers: dict[str, int] = {}
 
     def numbered(tag: Tag) -> int:
-        if tag.digest.hex() not in numbers:
-            numbers[tag.digest.hex()] = len(tags)
-            tags.append(tag.facts())
-        return numbers[tag.digest.hex()]
+        digest, described = _described(tag)
+        if digest not in numbers:
+            numbers[digest] = len(tags)
+            tags.append(dict(described))
+        return numbers[digest]
 
     for tag in draft.tags:
         numbered(tag)
     done = []
     for step in draft.steps:
-        if not set(step["tag"]) <= numbers.keys():
+        if not numbers.keys() >= set(step["tag"]):
             raise LedgerError(
                 f"a step of {step['action']} at {step['site']} names a Tag that the receipt does not hold",
                 hint="hand every Tag that was asked about to the Draft",

@@ -11,15 +11,18 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import residency
+from residency import logkey
 from residency.database import Database
 from residency.egress import Tripwire
 from residency.engine import Engine
 from residency.errors import DomicileError, SiteError
 from residency.fleet import Fleet, Site
+from residency.notes import Verifier
 from residency.policy import PolicySet
 from residency.ports import Embedder, Generator, KeyProvider, Shard, Vault
 from residency.zones import Zones
@@ -151,7 +154,6 @@ async def domicile(
     from ingestion.worker import Worker
     from residency.keyring import Keyring
     from residency.ledger import Ledger
-    from residency.logkey import LogKey
     from service.answering import Answering
     from service.catalogue import Catalogue
     from service.custody import Custody
@@ -181,11 +183,14 @@ async def domicile(
         keyring = Keyring(database, outlets.keys, mac_key=secret)
         ledger = Ledger(
             database,
-            LogKey.load_or_create(settings.path / "keys" / "ledger.key"),
+            logkey.LogKey.load_or_create(settings.path / "keys" / "ledger.key"),
             origin=_origin(settings),
             digests=engine.digests,
             software=_software(),
+            mirror=settings.path / "keys" / "ledger.checkpoint",
+            witnesses=partial(witnesses, settings.path),
         )
+        ledger.check()
         # (6) use-cases
         documents = Documents(database)
         leases = Leases(database, engine, name=f"worker:{os.getpid()}:{secrets.token_hex(4)}")
@@ -416,7 +421,14 @@ def _path(options: Mapping[str, object], name: str) -> Path | None:
 
 def _origin(settings: Settings) -> str:
     host = settings.public_url.partition("://")[2]
-    return f"{host}/ledger/1"
+    return f"{host}/ledger/{logkey.epoch(settings.path / 'keys' / 'ledger.epoch')}"
+
+
+def witnesses(folder: Path) -> list[Verifier]:
+    """Give the keys of the witnesses that the operator named, one vkey a line of `witnesses.txt` in the home."""
+    file = folder / "witnesses.txt"
+    lines = file.read_text(encoding="utf-8").split() if file.is_file() else []
+    return [Verifier.parse(line) for line in lines]
 
 
 def _software() -> str:

@@ -5,11 +5,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from residency import leaves as rows
-from residency import notes, receipt, tlog
+from residency import logkey, notes, receipt, tlog
 from residency.database import Database, metadata
-from residency.errors import LedgerError
+from residency.errors import LeafError, LedgerError
 from residency.ledger import Ledger
 from residency.logkey import LogKey
 from residency.receipt import Draft
@@ -246,13 +247,59 @@ def test_a_database_set_back_is_noticed_by_the_kept_checkpoint(database, tmp_pat
     assert mirror.read_text() == ledger.checkpoint()
     with database.transaction() as connection:  # as a restore of an older copy would leave it
         connection.execute(rows.leaves.delete().where(rows.leaves.c.index >= 1))
+        for table in (rows.openings, rows.touches):
+            connection.execute(table.delete().where(table.c.seq > 1))
         connection.execute(rows.hashes.delete().where(rows.hashes.c.place != rows.number((0, 0))))
         connection.execute(rows.checkpoints.delete().where(rows.checkpoints.c.size > 1))
         connection.execute(rows.heads.update().values(seq=1))
+    with pytest.raises(LedgerError, match="contradicts"):
+        ledger.check()  # a start is refused
     ledger.append(draft())
     with pytest.raises(LedgerError, match="contradicts"):
         ledger.sequence()
     assert opened(database, origin="domicile.example/ledger/2", mirror=mirror).sequence() == 2  # a new epoch
+
+
+def test_a_clock_set_back_is_refused_and_a_small_step_back_is_smoothed(database):
+    ledger = opened(database)
+    ledger.append(draft())
+    newest = next(ledger.entries("northwind", *ALWAYS))["time"]
+    ledger._clock.now = START - timedelta(seconds=30)
+    assert ledger.append(draft()).seq == 2
+    assert [entry["time"] for entry in ledger.entries("northwind", *ALWAYS)] == [newest, newest]
+    ledger._clock.now = START - timedelta(hours=1)
+    with pytest.raises(LedgerError, match="clock is behind"):
+        ledger.append(draft())
+    assert ledger.append(draft("harbour")).seq == 1  # another tenant's entries are no clock for this one
+    ledger._clock.now = START + timedelta(seconds=9)
+    assert ledger.append(draft()).seq == 3  # the refused entry took no number
+
+
+def test_leaves_are_packed_and_come_back_byte_for_byte(database, monkeypatch):
+    monkeypatch.setattr("residency.ledger.BATCH", 8)
+    ledger = opened(database)
+    stored = [ledger.append(draft(("northwind", "harbour")[n % 2], facts={"n": n})) for n in range(8)]
+    ledger.sequence()
+    stored += [ledger.append(draft(facts={"n": n})) for n in range(8, 16)]
+    with database.reading() as connection:
+        sizes = [len(body) for body in connection.execute(sa.select(rows.leaves.c.body)).scalars()]
+    assert max(sizes[8:]) * 2 < len(stored[0].leaf)
+    other = opened(database, ledger._key)  # another process, with nothing in memory
+    for entry in stored:
+        found = [bundle for tenant in ("northwind", "harbour") if (bundle := other.bundle(tenant, entry.id))]
+        assert [receipt.canonical(bundle["receipt"]) for bundle in found] == [entry.leaf]
+
+
+def test_a_model_is_shared_by_processes_and_survives_a_rollback_of_its_leaf(database):
+    ledger = opened(database)
+    for n in range(3):
+        ledger.append(draft(facts={"n": n}))
+    ledger.sequence()
+    with pytest.raises(RuntimeError), database.transaction() as connection:
+        ledger.append(draft(), connection)
+        raise RuntimeError
+    kept = ledger.append(draft())
+    assert opened(database, ledger._key).bundle("northwind", kept.id)["receipt"]["seq"] == 4
 
 
 def test_a_ledger_that_cannot_write_says_so(database):
@@ -293,3 +340,76 @@ def test_a_damaged_key_file_is_not_replaced(tmp_path):
     with pytest.raises(LedgerError, match="damaged"):
         LogKey.load_or_create(path)
     assert path.read_bytes() == b"not a key"
+
+
+def test_a_new_epoch_signs_at_once_and_its_name_vouches_for_older_receipts(database, tmp_path):
+    key = LogKey.generate()
+    ledger = opened(database, key)
+    stored = ledger.append(draft())
+    ledger.sequence()
+    later = opened(database, key, origin="domicile.example/ledger/2")
+    assert later.sequence() == 1
+    assert tlog.Checkpoint.parse(notes.split(later.checkpoint())[0]).origin == "domicile.example/ledger/2"
+    bundle = later.bundle("northwind", stored.id)
+    assert proved(later, stored.leaf, bundle["proof"]).size == 1
+    text = stored.leaf.decode() + "\n"
+    for each in (ledger, later):
+        key_ = notes.Verifier.parse(each.vkey)
+        assert notes.signers(text, bundle["signatures"], [key_]) == [key_]
+    assert logkey.epoch(tmp_path / "e") == 1
+    assert [logkey.begin(tmp_path / "e"), logkey.epoch(tmp_path / "e")] == [2, 2]
+
+
+# --- witnesses ------------------------------------------------------------------------------------------------------
+
+WITNESS = Ed25519PrivateKey.from_private_bytes(b"w" * 32)
+KNOWN = notes.Verifier("witness.example", WITNESS.public_key().public_bytes_raw(), notes.WITNESS)
+
+
+def cosigned(note, name="witness.example", key=WITNESS, time=1_700_000_000):
+    text, _ = notes.split(note)
+    return note + notes.cosign(text, name, key, time) + "\n"
+
+
+def test_a_cosignature_is_kept_and_shown_under_checkpoints_and_proofs(database):
+    ledger = opened(database, witnesses=lambda: [KNOWN])
+    ledger.append(draft())
+    assert ledger.cosign(cosigned(ledger.checkpoint())) == (1, ["witness.example"])
+    assert ledger.cosign(cosigned(ledger.checkpoint(), time=1_700_000_001)) == (1, ["witness.example"])
+    kept = ledger.checkpoint()
+    assert notes.signers(*notes.split(kept), [KNOWN]) == [KNOWN] and len(notes.split(kept)[1]) == 2
+    second = ledger.append(draft())
+    found = tlog.Proof.parse(ledger.proof(0))
+    assert notes.signers(*notes.split(found.checkpoint), [KNOWN]) == [KNOWN]  # the newest cosigned one that covers it
+    assert proved(ledger, second.leaf, ledger.proof(1)).size == 2
+    assert [row["size"] for row in ledger.cosigned()] == [1]
+    assert f"witness {KNOWN.name} {KNOWN.vkey}" in ledger.trust
+    assert notes.Trust.parse(ledger.trust).witnesses == {KNOWN.name: KNOWN}
+
+
+def test_what_no_known_witness_signed_is_not_kept(database):
+    ledger = opened(database, witnesses=lambda: [KNOWN])
+    ledger.append(draft())
+    note = ledger.checkpoint()
+    stranger = Ed25519PrivateKey.from_private_bytes(b"s" * 32)
+    with pytest.raises(LedgerError, match="no witness"):
+        ledger.cosign(cosigned(note, "stranger.example", stranger))
+    with pytest.raises(LedgerError, match="no witness"):
+        ledger.cosign(note)
+    forged = cosigned(note)[:-10] + "AAAAAAAA=\n"
+    with pytest.raises(LedgerError):
+        ledger.cosign(forged)
+    other = tlog.Checkpoint(ORIGIN, 1, b"x" * 32).text
+    with pytest.raises(LedgerError, match="no such checkpoint"):
+        ledger.cosign(f"{other}\n{notes.cosign(other, 'witness.example', WITNESS, 1)}\n")
+    assert ledger.checkpoint() == note
+
+
+def test_tiles_hold_the_hashes_that_the_tree_is_made_of(database):
+    ledger = opened(database)
+    leaves = [tlog.leaf_hash(ledger.append(draft()).leaf) for _ in range(5)]
+    tile = ledger.tile(0, 0, 5)
+    assert [tile[at : at + 32] for at in range(0, 160, 32)] == leaves
+    for level, index, width in ((0, 0, 6), (0, 1, 1), (1, 0, 1), (8, 0, 1), (0, 0, 0), (0, -1, 1)):
+        with pytest.raises(LeafError):
+            ledger.tile(level, index, width)
