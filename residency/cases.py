@@ -1,7 +1,8 @@
 """Worked cases: what the rules must say, as data (`policies/cases/*.toml`), run against any PolicySet.
 
-Used by the tests and by `domicile policy check`. A case is the whole of an Ask and the ids that must decide it; it is
-run through the engine, never around it.
+Used by the tests, by `domicile policy check` and before a set is activated. A case is the whole of an Ask and the ids
+that must decide it; it is run through the engine, never around it. A file that says `sets = [names]` is about the
+rules with exactly those ready-made sets ([]: none), whatever `sets.toml` uses; without it, about what is in force.
 """
 
 import tomllib
@@ -17,6 +18,7 @@ from residency.errors import PolicyError, ResidencyError
 from residency.fleet import Fleet
 from residency.policy import PolicySet
 from residency.route import Action
+from residency.rulebook import Rulebook
 from residency.tag import Tag
 from residency.zones import Zones
 
@@ -37,29 +39,37 @@ class CaseResult:
     passed: bool
 
 
-def run_cases(folder: Path, *, policy: PolicySet | None = None, zones: Zones | None = None) -> list[CaseResult]:
-    """Run every case under `<folder>/cases`, by default with the rules and Zones of the same folder.
+def run_cases(
+    folder: Path | Rulebook, *, policy: PolicySet | None = None, zones: Zones | None = None
+) -> list[CaseResult]:
+    """Run every case of a policies folder, by default with its own rules and Zones.
 
+    With `policy` given, every file is run by it, but for those about ready-made sets, which are left out.
     Raises `PolicyError` for a case file that cannot be read; a case that disagrees is a result, not an error.
     """
-    zones = zones or Zones.load(folder / "zones.toml")
-    policy = policy or PolicySet.load(folder, zones)
+    book = folder if isinstance(folder, Rulebook) else Rulebook.read(folder)
+    table = zones or book.zones()
+    loaded: dict[tuple[str, ...] | None, PolicySet] = {}
     results: list[CaseResult] = []
-    for path in sorted((folder / "cases").glob("*.toml")):
+    for name in sorted(name for name in book.files if name.startswith("cases/")):
         try:
-            file = tomllib.loads(path.read_text(encoding="utf-8"))
-            if "case" in file:
-                results += _File(path, file, policy, zones).run()
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise PolicyError(f"cases/{path.name} cannot be run: {error}", hint="see policies/README.md") from error
+            file = tomllib.loads(book.files[name].decode())
+            sets = tuple(file["sets"]) if "sets" in file else None
+            if "case" not in file or (policy is not None and sets):
+                continue
+            if policy is None and sets not in loaded:
+                loaded[sets] = PolicySet(book.rules(sets), table)
+            results += _File(name, file, policy or loaded[sets], table, book).run()
+        except (ValueError, KeyError, TypeError) as error:
+            raise PolicyError(f"{name} cannot be run: {error}", hint="see policies/README.md") from error
     return results
 
 
 class _File:
     """One case file with an Engine for each instant and each what-if that its cases name."""
 
-    def __init__(self, path: Path, file: Mapping[str, Any], policy: PolicySet, zones: Zones) -> None:
-        self._path, self._file, self._policy, self._zones = path, file, policy, zones
+    def __init__(self, name: str, file: Mapping[str, Any], policy: PolicySet, zones: Zones, book: Rulebook) -> None:
+        self._name, self._file, self._policy, self._zones, self._book = name, file, policy, zones, book
         self._engines: dict[tuple[datetime, tuple[str, ...]], Engine] = {}
         self._principals = {
             name: Principal(name, entry["tenant"], frozenset(entry["activities"]))
@@ -80,7 +90,9 @@ class _File:
             decision: Decision | ResidencyError = engine.decide(self._ask(case))
         except ResidencyError as error:
             decision = error
-        return CaseResult(self._path.name, case["name"], _wanted(case), _got(decision), _agrees(case, decision))
+        return CaseResult(
+            self._name.removeprefix("cases/"), case["name"], _wanted(case), _got(decision), _agrees(case, decision)
+        )
 
     def _ask(self, case: Mapping[str, Any]) -> Ask:
         name = case["principal"]
@@ -94,7 +106,7 @@ class _File:
             zones = self._zones.at(now)
             for code in without:
                 zones = zones.without(code)
-            fleet = Fleet.load(self._path.parent / self._file["fleet"], zones)
+            fleet = Fleet.parse(self._book.files[f"cases/{self._file['fleet']}"].decode(), zones)
             for site in fleet.sites:
                 age = timedelta(hours=-1 if site in self._file.get("stale", ()) else 1)
                 fleet.verify(site, bound=True, until=now + age)

@@ -2,7 +2,8 @@
 
 Rules kept here, in this order: what is unknown is a fault (Site, tenant, Zone, no Tag at all); one ruling per Tag,
 joined with AND; only Allow without errors is a Permit; a Permit carries a Route that dies within a minute, and sooner
-when the evidence, the basis or a Zone's membership ends. Rulings are remembered by everything but the instant.
+when the evidence, the basis or a Zone's membership ends. Rulings are remembered by everything but the instant, and
+forgotten when other rules are put in force. A clock that was set back is a fault: law and evidence hang on the day.
 """
 
 import threading
@@ -27,6 +28,8 @@ REMEMBERED: Final = 50_000
 """Rulings kept at most; beyond that all are forgotten and ruled anew."""
 PREPARED: Final = 256
 """Principals whose facts are kept prepared at most, about 70 kB each; beyond that they are prepared anew (0.1 ms)."""
+SET_BACK: Final = timedelta(minutes=5)
+"""How far the wall clock may stand behind an instant that is known to have passed."""
 _NEEDS: Final = {Action.EMBED: "embedder", Action.GENERATE: "generator", Action.SEARCH: "shard"}
 
 
@@ -49,8 +52,10 @@ class _Entry:
 
 @dataclass(slots=True)
 class _State:
-    """Handles and memory for one stretch of time in which neither Zones nor Fleet change."""
+    """Handles and memory for one stretch of time in which neither rules nor Zones nor Fleet change."""
 
+    policy: PolicySet
+    why_not: WhyNot
     zones: Zones
     base: World
     verified: dict[str, datetime]
@@ -67,13 +72,16 @@ class Engine:
     def __init__(
         self, zones: Zones, policy: PolicySet, fleet: Fleet, *, clock: Callable[[], datetime] = utcnow
     ) -> None:
-        if stray := policy.named_sites - fleet.sites.keys():
-            raise PolicyError(f"a policy names {min(stray)}, a Site the Fleet does not hold", hint="mend the policy")
-        self.policy, self.fleet = policy, fleet
-        self._zones, self._clock, self._why_not = zones, clock, WhyNot(policy)
+        self.fleet, self._clock = fleet, clock
         self._ceilings: dict[str, frozenset[str]] = {}
+        self._floor = datetime.min.replace(tzinfo=UTC)
         self._lock = threading.RLock()
-        self._state = self._build(clock())
+        self._state = self._put_in_force(policy, zones)
+
+    @property
+    def policy(self) -> PolicySet:
+        """The rules in force."""
+        return self._state.policy
 
     @property
     def zones(self) -> Zones:
@@ -82,12 +90,25 @@ class Engine:
 
     def digests(self) -> dict[str, str]:
         """Give the digests in force, as every Receipt names them."""
-        return {"policy": self.policy.digest, "zones": self._zones.digest, "fleet": self.fleet.digest}
+        state = self._state
+        return {"policy": state.policy.digest, "zones": state.zones.digest, "fleet": self.fleet.digest}
+
+    def swap(self, policy: PolicySet, zones: Zones) -> None:
+        """Put other rules and Zones in force, at once and for every thread; Routes already minted live out their time.
+
+        Raises `PolicyError` or `ZoneError`, and changes nothing, when they do not fit the Fleet or a tenant's ceiling.
+        """
+        with self._lock:
+            self._state = self._put_in_force(policy, zones)
+
+    def not_before(self, instant: datetime) -> None:
+        """Tell the engine of an instant that has passed (the last signed checkpoint); no clock may stand far behind."""
+        self._floor = max(self._floor, instant - SET_BACK)
 
     def admit(self, tenant: str, ceiling: frozenset[str]) -> None:
         """Make a tenant known: nothing of it may leave the Zones of its ceiling. Again: the ceiling is replaced."""
         for code in ceiling:
-            self._zones.check(code)
+            self._state.zones.check(code)
         if not tenant:
             raise PolicyError("a tenant without an id cannot be admitted", hint="give the tenant a slug")
         with self._lock:
@@ -176,7 +197,7 @@ class Engine:
         self.fleet.site(ask.site)  # before Cedar: it would let anything be erased at a Site it never heard of
         for code in (*tag.jurisdictions, *tag.residency):
             state.zones.check(code)
-        ruling = self.policy.rule(self._world(state, ask), ask, tag, now)
+        ruling = state.policy.rule(self._world(state, ask), ask, tag, now)
         changes = [state.verified[ask.site], state.until, now + timedelta(seconds=LIFETIME)]
         if ask.basis is not None:
             changes.append(ask.basis.expires)
@@ -207,8 +228,8 @@ class Engine:
     def _refusal(self, state: _State, ask: Ask, tag: Tag, entry: _Entry, now: datetime) -> Refusal:
         """Say why not, where instead, and what would help."""
         if entry.reasons is None:
-            clauses = tuple(self.policy.clauses[name] for name in entry.ruling.policies)
-            entry.reasons = clauses, self._why_not(self._world(state, ask), ask, tag, now)
+            clauses = tuple(state.policy.clauses[name] for name in entry.ruling.policies)
+            entry.reasons = clauses, state.why_not(self._world(state, ask), ask, tag, now)
         clauses, why_not = entry.reasons
         kind = _NEEDS.get(ask.action)
         elsewhere = [s for s in self.fleet.sites.values() if s.id != ask.site and (not kind or s.holding(kind))]
@@ -225,6 +246,12 @@ class Engine:
 
     def _current(self, now: datetime) -> _State:
         """Give the state in force; build it anew when health changed or a date was passed."""
+        if now < self._floor:
+            behind = (self._floor + SET_BACK - now).total_seconds() // 60
+            raise PolicyError(
+                f"the clock of this machine stands {behind:.0f} minutes behind the ledger's last checkpoint",
+                hint="set the clock right; if it ran ahead before, wait until that instant has passed",
+            )
         state = self._state
         if state.fleet_version == self.fleet.version and state.since <= now < state.until:
             return state
@@ -233,9 +260,23 @@ class Engine:
             return self._state
 
     def _build(self, now: datetime) -> _State:
+        return self._made(self._state.policy, self._state.why_not, self._state.zones, now)
+
+    def _put_in_force(self, policy: PolicySet, zones: Zones) -> _State:
+        if stray := policy.named_sites - self.fleet.sites.keys():
+            raise PolicyError(f"a policy names {min(stray)}, a Site the Fleet does not hold", hint="mend the policy")
+        for site in self.fleet.sites.values():
+            for code in (*site.zones, site.operator.zone, site.parent.zone):
+                zones.check(code)
+        for ceiling in self._ceilings.values():
+            for code in ceiling:
+                zones.check(code)
+        return self._made(policy, WhyNot(policy), zones, self._clock())
+
+    def _made(self, policy: PolicySet, why_not: WhyNot, zones: Zones, now: datetime) -> _State:
         version = self.fleet.version  # before the facts are read: a change meanwhile shows as a newer version
-        zones = self._zones.at(now)
+        zones = zones.at(now)
         changes = [zones.next_change, self.fleet.next_change(now), now + timedelta(days=1)]
         until = min(change for change in changes if change)
         verified = {name: self.fleet.verified_until(name) for name in self.fleet.sites}
-        return _State(zones, self.policy.world(zones, self.fleet, now), verified, version, now, until)
+        return _State(policy, why_not, zones, policy.world(zones, self.fleet, now), verified, version, now, until)

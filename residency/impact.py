@@ -1,46 +1,31 @@
-"""Impact: what a new PolicySet would change, and whether its every Permit keeps the promises.
+"""Impact: whether every Permit of a PolicySet keeps the promises, and what a new one would change.
 
-Both run over one product of Asks (tenants × Actions × Sites × residencies × origins × categories × classes and so on),
-sampled by a fixed seed. Invariants are plain Python over the Zone graph and never ask Cedar: a mistake in a rule cannot
-vouch for itself. Health is not that of the moment: Sites are taken as verified, and some Asks as if closed.
+Rules kept here: both rule on every Ask of `product.py`, none is left to chance; promises are those of `invariants.py`,
+which never ask Cedar; health is not that of the moment: Sites are taken as verified, and some Asks as if closed.
+`held` does the same over the documents actually held, at every Site of the Fleet.
 """
 
-import itertools
-import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
-from residency.decision import Ask, Basis, Principal
+from residency import facts
+from residency.decision import Ask, Principal
+from residency.errors import PolicyError
 from residency.fleet import Fleet, Site
+from residency.invariants import ERASABLE, INVARIANTS, NO_FAULT, Question, must_permit
 from residency.policy import PolicySet, Ruling, World
+from residency.product import ACTIVITIES, FOIL, Product, product
 from residency.route import Action
 from residency.tag import Tag
 from residency.zones import Zones
 
-PLAINTEXT: Final = frozenset({Action.EMBED, Action.OPEN, Action.GENERATE})
-SAMPLE: Final = 4_000
-"""Asks ruled on at most: under a second each for the old and the new set."""
-_EXAMPLES: Final = 10
-_CEILINGS: Final = {"wide": frozenset({"GDPR-ADEQUATE", "US"}), "narrow": frozenset({"DE"})}
-_RESIDENCIES: Final = (("EU",), ("DE",), ("EEA", "US"), ("GDPR-ADEQUATE",), ())
-_ORIGINS: Final = ("FR", "DE", "DE-BY", "CH")
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One Ask of the product with the facts that its invariants look at; `stale`: as if its Site were closed."""
-
-    ask: Ask
-    site: Site
-    stale: bool
-    now: datetime
-
-    @property
-    def tag(self) -> Tag:
-        """Its only Tag."""
-        return self.ask.tags[0]
+Progress = Callable[[int, int], None]
+"""Told how many Asks of how many were ruled on."""
+EVERY: Final = 500
+"""Asks between two reports of progress."""
+EXAMPLES: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +36,49 @@ class Change:
     before: Ruling
     after: Ruling
 
+    def __str__(self) -> str:
+        word = "newly permitted" if self.after.allowed else "newly refused"
+        return f"{word}: {self.question}; by {', '.join(self.after.policies) or 'no permit any more'}"
+
 
 @dataclass(frozen=True, slots=True)
 class Impact:
-    """The difference of two sets: Asks ruled on, how many turned each way, and up to ten examples of each."""
+    """The difference of two sets: Asks ruled on, how many turned each way, and up to ten examples of each.
+
+    The first three count over the Fleet; `beyond` are those newly permitted at invented Sites abroad alone.
+    """
 
     asked: int
     newly_permitted: int
     newly_refused: int
+    beyond: int
     examples: tuple[Change, ...]
+
+    @property
+    def widens(self) -> bool:
+        """Whether anything is permitted that was not."""
+        return bool(self.newly_permitted or self.beyond)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldChange:
+    """What changes for documents actually held: `documents` of one tenant and Tag, for one Action at one Site."""
+
+    tenant: str
+    tag: Tag
+    action: Action
+    site: str
+    documents: int
+    permitted: bool
+    """Newly permitted, else newly refused."""
+    lies_there: bool
+    """Whether those documents are stored at that Site."""
+    policies: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A Permit that breaks an invariant: a set that gives one must not be activated."""
+    """A ruling that breaks an invariant: a set that gives one must not be activated."""
 
     invariant: str
     question: Question
@@ -73,11 +87,44 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """Asks ruled on, how many were permitted, and every Permit that breaks an invariant."""
+    """Asks ruled on, how many were permitted, and every ruling that breaks an invariant."""
 
     asked: int
     permitted: int
     violations: tuple[Violation, ...]
+
+
+def check(
+    policy: PolicySet,
+    zones: Zones,
+    fleet: Fleet,
+    *,
+    now: datetime | None = None,
+    held: Iterable[Tag] = (),
+    over: Product | None = None,
+    progress: Progress | None = None,
+) -> Checked:
+    """Hold every ruling of the product against every invariant."""
+    now = now or datetime.now(UTC)
+    zones = zones.at(now)
+    over = over or product(fleet, zones, policy.words, held=held, now=now)
+    court = Court(policy, zones, over)
+    asked = permitted = 0
+    violations: list[Violation] = []
+    for question in _counted(over, progress):
+        asked += 1
+        try:
+            ruling = court.rule(question)
+        except PolicyError:
+            violations.append(Violation(NO_FAULT, question, ()))
+            continue
+        if ruling.allowed:
+            permitted += 1
+            broken = (name for name, holds in INVARIANTS.items() if not holds(question, zones))
+            violations += [Violation(name, question, ruling.policies) for name in broken]
+        elif must_permit(question):
+            violations.append(Violation(ERASABLE, question, ruling.policies))
+    return Checked(asked, permitted, tuple(violations))
 
 
 def diff(
@@ -88,165 +135,126 @@ def diff(
     *,
     new_zones: Zones | None = None,
     now: datetime | None = None,
-    sample: int = SAMPLE,
+    held: Iterable[Tag] = (),
+    over: Product | None = None,
+    progress: Progress | None = None,
 ) -> Impact:
     """Rule on the same Asks under both sets; `new_zones` compares two Zone tables as well (an edge removed).
 
-    Raises `PolicyError` when either set reports an error on some Ask.
+    A clause that errors counts as refusing: it is a fault, and a fault never permits.
     """
     now = now or datetime.now(UTC)
-    questions = list(_questions(fleet, now, sample))
-    before = _Court(old, zones, fleet, now)
-    after = _Court(new, new_zones or zones, fleet, now)
-    changes = [
-        Change(question, was, will)
-        for question in questions
-        if (was := before.rule(question)).allowed != (will := after.rule(question)).allowed
-    ]
-    opened = [change for change in changes if change.after.allowed]
-    closed = [change for change in changes if not change.after.allowed]
-    examples = (*opened[:_EXAMPLES], *closed[:_EXAMPLES])
-    return Impact(len(questions), len(opened), len(closed), examples)
-
-
-def check(
-    policy: PolicySet, zones: Zones, fleet: Fleet, *, now: datetime | None = None, sample: int = SAMPLE
-) -> Checked:
-    """Hold every Permit of the product against every invariant."""
-    now = now or datetime.now(UTC)
+    later = (new_zones or zones).at(now)
     zones = zones.at(now)
-    court = _Court(policy, zones, fleet, now)
-    asked = permitted = 0
-    violations: list[Violation] = []
-    for question in _questions(fleet, now, sample):
-        asked += 1
-        ruling = court.rule(question)
-        if ruling.allowed:
-            permitted += 1
-            broken = (name for name, holds in INVARIANTS.items() if not holds(question, zones))
-            violations += [Violation(name, question, ruling.policies) for name in broken]
-    return Checked(asked, permitted, tuple(violations))
+    over = over or product(fleet, zones, old.words.plus(new.words), held=held, now=now)
+    before, after = Court(old, zones, over), Court(new, later, over)
+    asked = 0
+    opened: list[Change] = []
+    closed: list[Change] = []
+    beyond: list[Change] = []
+    for question in _counted(over, progress):
+        foil = question.site.id.startswith(FOIL)
+        asked += not foil
+        was, will = before.settle(question), after.settle(question)
+        if was.allowed != will.allowed:
+            change = Change(question, was, will)
+            if not foil:
+                (opened if will.allowed else closed).append(change)
+            elif will.allowed:
+                beyond.append(change)
+    examples = (*opened[:EXAMPLES], *closed[:EXAMPLES], *(() if opened else beyond[:EXAMPLES]))
+    return Impact(asked, len(opened), len(closed), len(beyond), examples)
 
 
-class _Court:
+def held(
+    old: PolicySet,
+    new: PolicySet,
+    zones: Zones,
+    fleet: Fleet,
+    rows: Mapping[str, Iterable[Mapping[str, Any]]],
+    ceilings: Mapping[str, frozenset[str]],
+    *,
+    new_zones: Zones | None = None,
+    now: datetime | None = None,
+) -> tuple[HeldChange, ...]:
+    """Say what changes for the documents held: `rows` are the placement rows by tenant, as the inventory gives them."""
+    now = now or datetime.now(UTC)
+    later = (new_zones or zones).at(now)
+    zones = zones.at(now)
+    found: list[HeldChange] = []
+    for tenant, placed in rows.items():
+        who = Principal(f"app-{tenant}", tenant, frozenset(ACTIVITIES))
+        totals: dict[Tag, dict[str, int]] = {}
+        for row in placed:
+            where = totals.setdefault(Tag.of(dict(row)), {})
+            where[row["site"]] = where.get(row["site"], 0) + row["documents"]
+        over = Product(fleet, tuple(fleet.sites.values()), tuple(totals), (), {tenant: ceilings[tenant]}, (who,), now)
+        before, after = Court(old, zones, over), Court(new, later, over)
+        for question in over.questions():
+            was, will = before.settle(question), after.settle(question)
+            if was.allowed != will.allowed:
+                where, site = totals[question.tag], question.site.id
+                there = bool(where.get(site))
+                count = where[site] if there and not will.allowed else sum(where.values())
+                by = will.policies
+                found.append(
+                    HeldChange(tenant, question.tag, question.ask.action, site, count, will.allowed, there, by)
+                )
+    return tuple(found)
+
+
+class Court:
     """One PolicySet with its facts prepared twice: every Site verified, and every Site closed."""
 
-    def __init__(self, policy: PolicySet, zones: Zones, fleet: Fleet, now: datetime) -> None:
-        self._policy = policy
-        zones = zones.at(now)
-        verified, closed = Fleet(fleet.sites.values()), Fleet(fleet.sites.values())
-        for name in fleet.sites:
-            verified.verify(name, bound=True, until=now + timedelta(hours=1))
-        self._bases = {False: policy.world(zones, verified, now), True: policy.world(zones, closed, now)}
+    def __init__(self, policy: PolicySet, zones: Zones, over: Product) -> None:
+        self._policy, self._zones, self._ceilings = policy, zones, over.ceilings
+        sites: tuple[Site, ...] = over.sites
+        verified, closed = Fleet(sites), Fleet(sites)
+        for site in sites:
+            verified.verify(site.id, bound=True, until=over.now + timedelta(hours=1))
+        self._bases = {False: policy.world(zones, verified, over.now), True: policy.world(zones, closed, over.now)}
         self._worlds: dict[tuple[Principal, bool], World] = {}
+        self._contexts: dict[tuple[object, ...], str] = {}
+        self._tag: Tag | None = None
 
     def rule(self, question: Question) -> Ruling:
-        key = (question.ask.principal, question.stale)
+        """Rule on a Question. Raises `PolicyError` when a clause errors."""
+        ask, tag = question.ask, question.tag
+        key = (ask.principal, question.stale)
         if key not in self._worlds:
-            self._worlds[key] = self._bases[question.stale].admitting(question.ask.principal, _CEILINGS)
-        return self._policy.rule(self._worlds[key], question.ask, question.tag, question.now)
+            self._worlds[key] = self._bases[question.stale].admitting(ask.principal, self._ceilings)
+        if tag is not self._tag:  # Tags vary slowest
+            self._tag = tag
+            self._contexts.clear()
+        told = (ask.tenant, ask.activity, ask.basis)
+        if told not in self._contexts:
+            self._contexts[told] = facts.context(self._zones, ask.tenant, tag, ask.activity, question.now, ask.basis)
+        return self._policy.judge(self._worlds[key], _written(ask, self._contexts[told]))
+
+    def settle(self, question: Question) -> Ruling:
+        """Rule on a Question; a clause that errors refuses."""
+        try:
+            return self.rule(question)
+        except PolicyError:
+            return Ruling(False, ())
 
 
-def _questions(fleet: Fleet, now: datetime, sample: int) -> Iterator[Question]:
-    """Give the product of Asks, or a sample of it that is the same on every run."""
-    day = timedelta(days=1)
-    axes: tuple[tuple[object, ...], ...] = (
-        tuple(Principal(f"app-{name}", name, frozenset({"search"})) for name in _CEILINGS),
-        tuple(_CEILINGS),
-        tuple(Action),
-        tuple(fleet.sites.values()),
-        tuple(frozenset(codes) for codes in _RESIDENCIES),
-        tuple(frozenset({code}) for code in _ORIGINS),
-        (frozenset(), frozenset({"health"})),
-        (1, 3),
-        (True, False),
-        ("search", "search", "profiling"),
-        (None, Basis("45", "a decision", now + day), Basis("45", "a decision", now - day)),
-        (False, False, False, True),
-    )
-    picked = random.Random(1)  # noqa: S311 - the same sample on every run, nothing secret
-    whole = 1
-    for axis in axes:
-        whole *= len(axis)
-    for combination in itertools.product(*axes) if whole <= sample else (_draw(axes, picked) for _ in range(sample)):
-        yield _question(combination, now)
+def _written(ask: Ask, context: str) -> dict[str, Any]:
+    return {
+        "principal": facts.uid("Principal", ask.principal.id),
+        "action": facts.uid("Action", str(ask.action)),
+        "resource": facts.uid("Site", ask.site),
+        "context": context,
+    }
 
 
-def _draw(axes: tuple[tuple[object, ...], ...], picked: random.Random) -> tuple[object, ...]:
-    return tuple(picked.choice(axis) for axis in axes)
-
-
-def _question(combination: tuple[object, ...], now: datetime) -> Question:
-    principal, tenant, action, site, residency, origin, categories, level, personal, activity, basis, stale = (
-        combination
-    )
-    tag = Tag(origin, residency, personal, categories, level)  # type: ignore[arg-type]
-    ask = Ask(principal, action, site.id, (tag,), activity, tenant, basis)  # type: ignore[arg-type,attr-defined]
-    return Question(ask, site, bool(stale), now)  # type: ignore[arg-type]
-
-
-# --- invariants: each is true of every Permit -----------------------------------------------------------------------
-
-
-def _inside(question: Question, zones: Zones, *outer: str) -> bool:
-    return any(zones.within(code, zone) for code in question.site.zones_at(question.now) for zone in outer)
-
-
-def _in_residency(question: Question, zones: Zones) -> bool:
-    beyond = question.ask.action in {Action.TRANSFER, Action.ERASE}
-    return beyond or _inside(question, zones, *question.tag.residency)
-
-
-def _transfer_on_basis(question: Question, zones: Zones) -> bool:
-    basis = question.ask.basis
-    return question.ask.action is not Action.TRANSFER or (
-        basis is not None and question.now < basis.expires and _inside(question, zones, "GDPR-ADEQUATE")
-    )
-
-
-def _plaintext_in_eea(question: Question, zones: Zones) -> bool:
-    shows = question.ask.action in PLAINTEXT and question.tag.personal
-    return not shows or _inside(question, zones, "EEA")
-
-
-def _german_health_in_germany(question: Question, zones: Zones) -> bool:
-    german = any(zones.within(code, "DE") for code in question.tag.jurisdictions)
-    bound = german and "health" in question.tag.categories and question.ask.action is not Action.ERASE
-    return not bound or _inside(question, zones, "DE")
-
-
-def _own_tenant(question: Question, _: Zones) -> bool:
-    return question.ask.tenant == question.ask.principal.tenant
-
-
-def _inside_ceiling(question: Question, zones: Zones) -> bool:
-    erases = question.ask.action is Action.ERASE
-    return erases or _inside(question, zones, *_CEILINGS[question.ask.principal.tenant])
-
-
-def _nothing_stale(question: Question, _: Zones) -> bool:
-    return question.ask.action is Action.ERASE or not question.stale
-
-
-def _secret_under_european_control(question: Question, zones: Zones) -> bool:
-    free = question.tag.classification < 3 or question.ask.action is Action.ERASE
-    owners = (question.site.operator.zone, question.site.parent.zone)
-    return free or all(zones.within(zone, "EEA") for zone in owners)
-
-
-def _registered_activity(question: Question, _: Zones) -> bool:
-    return question.ask.action is Action.ERASE or question.ask.activity in question.ask.principal.activities
-
-
-INVARIANTS: Final[dict[str, Callable[[Question, Zones], bool]]] = {
-    "inside the residency": _in_residency,
-    "a transfer on a basis to an adequate Zone": _transfer_on_basis,
-    "personal data in the clear inside the EEA alone": _plaintext_in_eea,
-    "German health data in Germany": _german_health_in_germany,
-    "own tenant": _own_tenant,
-    "inside the tenant's ceiling": _inside_ceiling,
-    "nothing on stale evidence": _nothing_stale,
-    "class 3 under an operator and parent in the EEA": _secret_under_european_control,
-    "a registered activity": _registered_activity,
-}
-"""What must be true of every Permit, by the words that `domicile policy check` prints."""
+def _counted(over: Product, progress: Progress | None) -> Iterable[Question]:
+    if progress is None:
+        yield from over.questions()
+        return
+    whole = over.size
+    for number, question in enumerate(over.questions()):
+        if number % EVERY == 0:
+            progress(number, whole)
+        yield question
+    progress(whole, whole)

@@ -6,6 +6,7 @@ one unique `@id`, an `@explain` and no unknown Zone. Allowed means that Cedar sa
 is looked for in `lint.py`.
 """
 
+import dataclasses
 import difflib
 import json
 import re
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import cedarpy
 from cedarpy import pst
@@ -26,7 +27,7 @@ from residency.rulebook import SCHEMA, Rulebook, digest
 from residency.tag import Tag
 from residency.zones import Zones
 
-__all__ = ["SCHEMA", "PolicySet", "Ruling", "World", "digest", "query", "text_of"]
+__all__ = ["SCHEMA", "PolicySet", "Ruling", "Words", "World", "digest", "query", "text_of", "words"]
 _ID: Final = re.compile(r"[a-z][a-z0-9-]{2,79}")
 _ID_WRITTEN: Final = re.compile(r'@id\("([^"]*)"\)')
 _STATEMENT: Final = re.compile(r'(?:"(?:[^"\\]|\\.)*"|//[^\n]*|[^;"/]|/)*;?')
@@ -50,6 +51,28 @@ class Place:
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}"
+
+
+class Words(NamedTuple):
+    """What rules name; `texts` are categories and activities, `numbers` classes and grades."""
+
+    zones: frozenset[str] = frozenset()
+    sites: frozenset[str] = frozenset()
+    tenants: frozenset[str] = frozenset()
+    principals: frozenset[str] = frozenset()
+    texts: frozenset[str] = frozenset()
+    numbers: frozenset[int] = frozenset()
+
+    def plus(self, other: "Words") -> "Words":
+        """Give what either names."""
+        return Words(
+            self.zones | other.zones,
+            self.sites | other.sites,
+            self.tenants | other.tenants,
+            self.principals | other.principals,
+            self.texts | other.texts,
+            self.numbers | other.numbers,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +113,7 @@ class PolicySet:
         self._ids = {key: rule.annotations.get("id", key) for key, rule in self.tree.static_policies.items()}
         self._validate()
         self.clauses = _clauses(self.tree, self.places, zones)
-        self.named = _named(self.tree)
-        """What the rules name, by kind of entity: Zone, Site, Tenant, Principal, Action."""
+        self.words = words(self.tree)
 
     @classmethod
     def load(cls, folder: Path, zones: Zones) -> "PolicySet":
@@ -101,7 +123,7 @@ class PolicySet:
     @property
     def named_sites(self) -> frozenset[str]:
         """Sites that a rule names; the engine checks them against the Fleet."""
-        return self.named.get("Site", frozenset())
+        return self.words.sites
 
     def without(self, ids: Iterable[str], zones: Zones) -> "PolicySet":
         """Give the set with some policies dropped, for mutation tests and what-ifs."""
@@ -201,15 +223,14 @@ def _parsed(name: str, text: str) -> list[tuple[Place, str]]:
     lines = [line for line, _ in _statements(text)]
     found = []
     for number, rule in enumerate(rules):
-        id_ = rule.annotations.get("id", "")
-        written = re.search(rf'@id\("{re.escape(id_)}"\)', text) if id_ else None
-        line = lines[number] if len(lines) == len(rules) else text.count("\n", 0, written.start()) + 1 if written else 1
-        found.append((Place(name, line), id_))
+        own = rule.annotations.get("id", "")
+        line = lines[number] if len(lines) == len(rules) else 1
+        found.append((Place(name, line), own))
     return found
 
 
 def _places(files: Mapping[str, list[tuple[Place, str]]]) -> dict[str, Place]:
-    """Give where each clause stands, by its id. Raises `PolicyError` for an id that is missing, no slug, or given twice."""
+    """Give where each clause stands, by its id. Raises `PolicyError` for an id missing, no slug, or given twice."""
     found: dict[str, Place] = {}
     for place, id_ in (clause for clauses in files.values() for clause in clauses):
         if not _ID.fullmatch(id_):
@@ -217,7 +238,8 @@ def _places(files: Mapping[str, list[tuple[Place, str]]]) -> dict[str, Place]:
             raise PolicyError(f"{place}: a policy needs an @id of its own: {what}", hint='write @id("forbid-…")')
         if id_ in found:
             raise PolicyError(
-                f"{place}: a policy needs an @id of its own: {id_} stands at {found[id_]} too", hint="rename one of them"
+                f"{place}: a policy needs an @id of its own: {id_} stands at {found[id_]} too",
+                hint="rename one of them",
             )
         found[id_] = place
     return found
@@ -245,8 +267,27 @@ def _clauses(tree: pst.PolicySet, places: Mapping[str, Place], zones: Zones) -> 
     return clauses
 
 
-def _named(tree: pst.PolicySet) -> dict[str, frozenset[str]]:
-    found: dict[str, set[str]] = {}
+def words(tree: pst.PolicySet | pst.Template) -> Words:
+    """Collect what a set, or one clause of it, names."""
+    named: dict[str, set[str]] = {}
     for uid in pst.entity_uids(tree):
-        found.setdefault(uid.type.basename, set()).add(uid.id)
-    return {kind: frozenset(names) for kind, names in found.items()}
+        named.setdefault(uid.type.basename, set()).add(uid.id)
+    texts: set[str] = set()
+    numbers: set[int] = set()
+    waiting: list[Any] = [tree]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, pst.StringLit):
+            texts.add(part.value)
+        elif isinstance(part, pst.LongLit):
+            numbers.add(part.value)
+        elif isinstance(part, Mapping):
+            waiting.extend(part.values())
+        elif isinstance(part, tuple):
+            waiting.extend(part)
+        elif dataclasses.is_dataclass(part):
+            waiting.extend(getattr(part, each.name) for each in dataclasses.fields(part))
+    zones, sites, tenants, principals = (
+        frozenset(named.get(kind, ())) for kind in ("Zone", "Site", "Tenant", "Principal")
+    )
+    return Words(zones, sites, tenants, principals, frozenset(texts), frozenset(numbers))

@@ -1,7 +1,7 @@
 """Rulebook: a folder of rules as plain files: what is in force, what is offered, the table of Zones, the worked cases.
 
-Rules kept here: every `*.cedar` beside the schema is in force; of `sets/` only those that `sets.toml` uses; a set that is
-copied beside the schema gives the same rules and the same digest as one that is used. Names are plain, so that a
+Rules kept here: every `*.cedar` beside the schema is in force; of `sets/` only those that `sets.toml` uses; a set that
+is copied beside the schema gives the same rules and the same digest as one that is used. Names are plain, so that a
 Rulebook from outside can be written to disk. The files are read here and judged nowhere: see `policy.py`, `lint.py`.
 """
 
@@ -73,7 +73,7 @@ class Rulebook:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over every file, as `digest` gives it: names a Rulebook as a whole, offered sets and cases included."""
+        """SHA-256 over every file, as `digest` gives it: names the whole, offered sets and cases included."""
         return digest(self.files)
 
     @property
@@ -98,7 +98,9 @@ class Rulebook:
 
         Raises `PolicyError` for a set that is not there, or whose name a file beside the schema has too.
         """
-        chosen = {name: raw for name, raw in self.files.items() if "/" not in name and name.endswith((".cedar", SCHEMA))}
+        chosen = {
+            name: raw for name, raw in self.files.items() if "/" not in name and name.endswith((".cedar", SCHEMA))
+        }
         for name in self.used if sets is None else sets:
             if (raw := self.files.get(f"sets/{name}.cedar")) is None:
                 near = difflib.get_close_matches(name, self.offered, n=1)
