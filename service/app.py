@@ -12,7 +12,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 
 from residency.errors import DomicileError
 from service.api.health import livez, metrics, readyz
-from service.api.replies import on_crash, on_error, quiet_logs
+from service.api.replies import on_crash, on_deep, on_error, quiet_logs
 from service.api.v1 import v1
 from service.auth import BearerAuth
 from service.bootstrap import domicile
@@ -45,7 +45,12 @@ def create_app(settings: Settings | None = None, *, build: Build = domicile) -> 
         ],
         lifespan=[lifespan],
         middleware=[DefineMiddleware(BearerAuth)],
-        exception_handlers={DomicileError: on_error, HTTPException: on_unknown, Exception: on_crash},
+        exception_handlers={
+            DomicileError: on_error,
+            HTTPException: on_unknown,
+            RecursionError: on_deep,
+            Exception: on_crash,
+        },
         openapi_config=openapi(),
         logging_config=None,
     )

@@ -49,6 +49,8 @@ class DocumentsController(Controller):
         202 once the original is sealed and recorded; 403 before the body is read when no Site may hold it.
         """
         house = house_of(request)
+        if b"%2f" in request.scope["raw_path"].lower():  # one at either end is lost before `name` is cut out
+            raise _separated()
         claim = Claim(
             name=name,
             jurisdictions=_codes(jurisdiction),
@@ -71,14 +73,14 @@ class DocumentsController(Controller):
         return Response(body, status_code=202, headers=headers)
 
     @put(
-        ["/{a:str}/{b:str}", "/{a:str}/{b:str}/{c:str}", "/{a:str}/{b:str}/{c:str}/{d:str}"],
+        "/{first:str}/{rest:path}",
         opt={"scope": "upload"},
         operation_id="putDocumentBadName",
         include_in_schema=False,
     )
     async def put_bad_name(self, request: Asking) -> None:
         """Refuse a name with path separators in it (also sent as %2F) instead of answering 404."""
-        raise UploadError("the name holds a path separator", hint="send the bare file name, without folders")
+        raise _separated()
 
     @get("/", opt={"scope": "any"}, operation_id="listDocuments")
     async def listing(
@@ -128,6 +130,10 @@ class DocumentsController(Controller):
         """Give the certificate of an erasure: per store what was done, when, and what a probe found."""
         house = house_of(request)
         return await house.erasure.certificate(request.user.tenant, document_id)
+
+
+def _separated() -> UploadError:
+    return UploadError("the name holds a path separator", hint="send the bare file name, without folders")
 
 
 def _codes(text: str | None) -> frozenset[str]:
