@@ -61,9 +61,10 @@ def openapi() -> OpenAPIConfig:
     return OpenAPIConfig(
         title="Domicile",
         version="1",
+        use_handler_docstrings=True,
         description="Ask your own documents without a byte of them going where it may not go, and prove it.",
         components=Components(security_schemes={"key": SecurityScheme(type="http", scheme="bearer")}),
         security=[{"key": []}],
-        openapi_router=Router("/api", route_handlers=[], opt={"exclude_from_auth": True}),
+        openapi_router=Router("/api", route_handlers=[], opt={"exclude_from_auth": True}, include_in_schema=False),
         render_plugins=[JsonRenderPlugin()],  # the page that shows it is the portal's: /api/swagger
     )

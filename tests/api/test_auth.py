@@ -88,7 +88,7 @@ def test_metrics_are_open_and_hold_no_name(served: Served) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["", "Bearer", "Bearer ", "Basic YTpi", "Bearer dom_", "bearer\tx", "Bearer " + "x" * 5000, "Bearer a b c"]
+    "value", ["", "Bearer", "Basic YTpi", "Bearer dom_", "bearer\tx", "Bearer " + "x" * 5000, "Bearer a b c"]
 )
 def test_a_header_that_holds_no_good_key_is_a_401(served: Served, value: str) -> None:
     reply = served.bare(Authorization=value).get("/v1/models")
