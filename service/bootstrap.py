@@ -165,7 +165,8 @@ async def domicile(
         zones, policy, fleet = rules(settings)
         secret = service_key(settings.path)
         # (2) the home is ours alone while it has embedded shards
-        if index and any(_scheme(site, "shard") == "edge" for site in fleet.sites.values()):
+        alone = index and any(_scheme(site, "shard") == "edge" for site in fleet.sites.values())
+        if alone:
             from service.homelock import locked
 
             stack.enter_context(locked(settings.path))
@@ -235,8 +236,11 @@ async def domicile(
             erasure=erasure,
             sites=tuple(outlets.shards),
             concurrency=max(1, settings.ingestion.workers),
+            tidy=intake.sweep,
         )
         woken.append(worker)
+        if alone:
+            await intake.sweep(0.0)  # bodies that an earlier process did not finish; nobody will
         searching = Searching(
             engine=engine,
             documents=documents,

@@ -220,7 +220,7 @@ class Searching:
                 withheld += tag_class.passages
                 refusals.append(refused[0])
             else:
-                groups.setdefault((tag_class.site, tag_class.tag.origin), []).append(tag_class)
+                groups.setdefault((tag_class.site, tag_class.jurisdiction), []).append(tag_class)
         return [_Group(site, origin, tuple(each)) for (site, origin), each in groups.items()], withheld, refusals
 
     def _route(self, principal: Principal, action: Action, group: _Group, activity: str, *also: Tag) -> Route:
