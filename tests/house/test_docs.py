@@ -14,6 +14,7 @@ import pytest
 import rich_click as click
 
 from residency.policy import PolicySet
+from residency.rulebook import Rulebook
 from residency.zones import Zones
 from service import settings
 from service.cli import VERBS
@@ -237,8 +238,20 @@ def test_every_policy_has_its_heading() -> None:
     for clause in shipped_set.clauses.values():
         assert clause.id in titles
         section = text.partition(f"\n### `{clause.id}`\n")[2].partition("\n#")[0]
-        assert clause.explain in section
+        assert clause.explain.lower() in section.lower()
         assert clause.law in section
+
+
+def test_every_clause_of_a_ready_made_set_has_its_row() -> None:
+    rulebook = Rulebook.read(ROOT / "policies")
+    text = (DOCS / "policies.md").read_text()
+    for name in rulebook.offered:
+        for clause in PolicySet(rulebook.rules([name]), rulebook.zones()).clauses.values():
+            told = (
+                f"\n### `{clause.id}`\n" in text
+                or f"| `{name}` | `{clause.id}` | {clause.explain} | {clause.law} |" in text
+            )
+            assert told, clause.id
 
 
 def test_every_finding_of_the_doctor_has_its_row() -> None:
