@@ -11,19 +11,21 @@ import json
 import re
 import threading
 import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
 
 from residency.errors import SiteError
-from residency.evidence import GRADES, Evidence, best
-from residency.evidence import next_change as evidence_change
+from residency.evidence import GRADES, Evidence
+from residency.site import Holding, Operator, Site, Trust
 from residency.zones import Zones
+
+__all__ = ["NEVER", "PROVEN", "SCHEMES", "Fleet", "Holding", "Operator", "Site", "Trust"]
 
 SCHEMES: Final[dict[str, frozenset[str]]] = {
     "shard": frozenset({"edge", "https"}),
@@ -35,76 +37,10 @@ SCHEMES: Final[dict[str, frozenset[str]]] = {
 """Kinds of holding and the URL schemes each may have; `http` is accepted for a loopback address alone."""
 NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 """Verified until then: a Site that nobody probed."""
+PROVEN: Final = 3
+"""The grade that a TLS handshake under the Zone's own trust root proves, for as long as its probe is good."""
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
-
-
-@dataclass(frozen=True, slots=True)
-class Operator:
-    """Who controls a Site: legal name, Zone of establishment, and Legal Entity Identifier if known."""
-
-    name: str
-    zone: str
-    lei: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Holding:
-    """One thing a Site holds: its kind, its URL, and settings of that kind (such as `model` or `key_file`)."""
-
-    kind: str
-    url: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def scheme(self) -> str:
-        """The part of the URL before the first colon."""
-        return self.url.partition(":")[0]
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """One deployment we run or rent. `zones`: the country or part of one it stands in, then the schemes it is under."""
-
-    id: str
-    zones: tuple[str, ...]
-    operator: Operator
-    parent: Operator
-    """Its ultimate parent company; the operator itself where there is none."""
-    holds: tuple[Holding, ...] = ()
-    evidence: tuple[Evidence, ...] = ()
-    contract: str = ""
-    place: str = ""
-    zone_until: Mapping[str, date] = field(default_factory=dict)
-    """Last day (UTC) of a membership that ends by itself, such as a certification under `US-DPF`."""
-
-    @property
-    def zone(self) -> str:
-        """The Zone it stands in."""
-        return self.zones[0]
-
-    def zones_at(self, now: datetime) -> tuple[str, ...]:
-        """Give the Zones it lies in at `now`, without memberships that have ended."""
-        day = now.astimezone(UTC).date()
-        return tuple(code for code in self.zones if code not in self.zone_until or day <= self.zone_until[code])
-
-    def grade(self, now: datetime) -> int:
-        """Give the grade (0-6) of its best Evidence in force."""
-        return best(self.evidence, now)
-
-    def holding(self, kind: str) -> Holding | None:
-        """Give what it holds of that kind, or None."""
-        return next((item for item in self.holds if item.kind == kind), None)
-
-    def next_change(self, now: datetime) -> datetime | None:
-        """Give the next instant at which its Zones or its grade may change, or None."""
-        ends = [datetime.combine(day + timedelta(days=1), time(), UTC) for day in self.zone_until.values()]
-        later = [end for end in ends if end > now]
-        change = evidence_change(self.evidence, now)
-        return min([*later, change] if change else later, default=None)
-
-    def facts(self) -> dict[str, Any]:
-        """Give every fact as JSON-able data, as the Fleet's digest and reports see it."""
-        return cast("dict[str, Any]", msgspec.to_builtins(self))
+_SPKI: Final = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +50,7 @@ class _Health:
     bound: bool = False
     until: datetime = NEVER
     cause: str = "not probed yet"
+    grade: int = 0
 
 
 class Fleet:
@@ -187,10 +124,14 @@ class Fleet:
 
     # --- health -----------------------------------------------------------------------------------------------------
 
-    def verify(self, site_id: str, *, bound: bool, until: datetime) -> None:
-        """Record a good probe: whether the outlet is bound to the Site's Zone, and until when that may be relied on."""
+    def verify(self, site_id: str, *, bound: bool, until: datetime, grade: int = 0) -> None:
+        """Record a good probe: whether the outlet is bound to the Site's Zone, and until when that may be relied on.
+
+        `grade` is what the probe itself proved of the place, such as `PROVEN` for a handshake under the Zone's own
+        root: it counts as long as the probe is good, and is no part of the Fleet's digest.
+        """
         self.site(site_id)
-        self._put(site_id, _Health(bound, until.astimezone(UTC), "" if bound else "not bound to its Zone"))
+        self._put(site_id, _Health(bound, until.astimezone(UTC), "" if bound else "not bound to its Zone", grade))
 
     def close(self, site_id: str, cause: str) -> None:
         """Close a Site at once; `cause` says why, without content. The next good probe opens it again."""
@@ -212,9 +153,19 @@ class Fleet:
         self.site(site_id)
         return self._health[site_id].cause
 
+    def closed(self, site_id: str, now: datetime) -> str:
+        """Say why the Site is closed at `now`; empty when it is open."""
+        self.site(site_id)
+        health = self._health[site_id]
+        if health.bound and now < health.until:
+            return ""
+        return health.cause or f"its last good probe ran out at {health.until:%Y-%m-%dT%H:%M:%SZ}"
+
     def _put(self, site_id: str, health: _Health) -> None:
+        proven = (health.grade, health.until) if health.grade else None
         with self._lock:
             self._health[site_id] = health
+            self.sites[site_id] = replace(self.sites[site_id], proven=proven)
             self.version += 1
 
 
@@ -232,6 +183,10 @@ class _SiteEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     contract: str = ""
     evidence: list[Evidence] = msgspec.field(default_factory=list)
     holds: list[dict[str, Any]] = msgspec.field(default_factory=list)
+    trust_root: str = ""
+    certificate: str = ""
+    certificate_key: str = ""
+    peer_spki: list[str] = msgspec.field(default_factory=list)
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -261,6 +216,8 @@ def _site(entry: _SiteEntry, zones: Zones) -> Site:
         raise refuse(f"zone_until names {min(stray)}", "name there the end of a scheme that stands under zones")
     if any(item.grade not in GRADES for item in entry.evidence):
         raise refuse("a grade of Evidence is 0 to 6", "see residency/evidence.py for what each stands for")
+    if entry.certificate_key and not entry.certificate:
+        raise refuse("it has a certificate_key and no certificate", "name the certificate that the key is of")
     holds = tuple(_holding(item, refuse) for item in entry.holds)
     if len({item.kind for item in holds}) != len(holds):
         raise refuse("it holds one kind twice", "make a second Site of it")
@@ -274,7 +231,20 @@ def _site(entry: _SiteEntry, zones: Zones) -> Site:
         entry.contract,
         entry.place,
         dict(entry.zone_until),
+        entry.trust_root,
+        entry.certificate,
+        entry.certificate_key,
+        _pins(entry.peer_spki, refuse),
     )
+
+
+def _pins(values: Any, refuse: Any) -> tuple[str, ...]:
+    """Read digests of public keys, as one text or a list of them."""
+    texts = [values] if isinstance(values, str) else list(values)
+    found = [_SPKI.fullmatch(str(text)) for text in texts]
+    if not all(found):
+        raise refuse("peer_spki is no SHA-256 of a public key", "`domicile sites probe` prints it, in 64 hex digits")
+    return tuple(match[1] for match in found if match)
 
 
 def _holding(item: dict[str, Any], refuse: Any) -> Holding:
@@ -292,4 +262,7 @@ def _holding(item: dict[str, Any], refuse: Any) -> Holding:
         )
     if parts.username or parts.password or parts.query:
         raise refuse(f"the URL of its {kind} carries credentials or a query", "name a key_file instead")
-    return Holding(kind, url, {key: value for key, value in item.items() if key not in {"kind", "url"}})
+    options = {key: value for key, value in item.items() if key not in {"kind", "url"}}
+    if "peer_spki" in options:
+        options["peer_spki"] = list(_pins(options["peer_spki"], refuse))
+    return Holding(kind, url, options)

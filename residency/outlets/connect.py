@@ -1,7 +1,7 @@
 """connect: the one HTTP client factory, for every body that speaks HTTP.
 
-Rules kept here: only a server with a certificate of the Zone's own root is spoken to (the system's roots do not count
-once a root is given); TLS 1.2 or later; no proxy, credential or trust from the environment; no redirects, since a
+Rules kept here: only a server with a certificate of the Zone's own root is spoken to (see `tls.py`; the system's roots
+never count); no proxy, credential or trust from the environment; no redirects, since a
 redirect is an address that nobody ruled on; plain HTTP on loopback alone; no user name or password in an address.
 """
 
@@ -9,35 +9,20 @@ import hashlib
 import ipaddress
 import ssl
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx
 
 from residency.errors import SiteError
+from residency.outlets.tls import trust
+
+__all__ = ["LIMITS", "checked", "connect", "connect_blocking", "destination", "peer", "trust"]
 
 CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 60.0
 """Longest silence between two pieces of a reply."""
 LIMITS: Final = httpx.Limits(max_connections=32, max_keepalive_connections=8, keepalive_expiry=30.0)
-
-
-def trust(root: Path | None = None, *, certificate: Path | None = None, key: Path | None = None) -> ssl.SSLContext:
-    """Make the TLS context of one Zone: it trusts `root` (PEM) and nothing else; without one, the system's roots.
-
-    `certificate` and `key` (PEM) are shown to servers that ask for them. Raises `SiteError` when a file does not load.
-    """
-    try:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if root else ssl.create_default_context()
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if root:
-            context.load_verify_locations(cafile=str(root))
-        if certificate:
-            context.load_cert_chain(str(certificate), str(key) if key else None)
-    except OSError as error:  # ssl.SSLError is one
-        raise SiteError("the Site's trust root or certificate does not load", hint="check the PEM files") from error
-    return context
 
 
 def checked(url: str, *, site: str) -> str:

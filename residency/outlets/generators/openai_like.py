@@ -16,6 +16,7 @@ from typing import Any, Final
 from residency.errors import SiteError
 from residency.outlets.connect import checked, connect, connect_blocking
 from residency.outlets.passing import passing
+from residency.outlets.tls import explain
 from residency.ports import Prompt
 from residency.route import Action, Route
 
@@ -112,10 +113,8 @@ class OpenAILikeGenerator:
                         await pieces.put(part.delta)
             except Exception as error:
                 # whatever was raised may quote the prompt: keep its kind alone
-                kind = type(error).__name__
-                raise SiteError(
-                    f"the generator at {self.site} failed: {kind}", site=self.site, hint="try again later; see doctor"
-                ) from None
+                cause, remedy = explain(error) or (f"failed: {type(error).__name__}", "try again later; see doctor")
+                raise SiteError(f"the generator at {self.site} {cause}", site=self.site, hint=remedy) from None
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -23,6 +23,7 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 from residency.errors import SiteError
 from residency.journal import Touch
 from residency.outlets.shards import remote_terms as terms
+from residency.outlets.tls import explain
 
 T = TypeVar("T")
 
@@ -107,11 +108,8 @@ class Calls:
                 return terms.fault(self.site, error)
             case _:
                 source = getattr(error, "source", error)
-                return SiteError(
-                    f"the shard at {self.site} is out of reach ({type(source).__name__})",
-                    site=self.site,
-                    hint="see whether its server runs and its certificate is of the Zone's root",
-                )
+                cause, remedy = explain(error) or (type(source).__name__, "see whether its server runs")
+                return SiteError(f"the shard at {self.site} is out of reach ({cause})", site=self.site, hint=remedy)
 
     # --- points ---
 
