@@ -39,13 +39,13 @@ class LogKey:
             text = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
             _write(path, text, replace=False)
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
-            raise LedgerError("others can read the ledger's key file", hint="chmod 600 on keys/ledger.key")
+            raise LedgerError("others can read the ledger's key file", hint=f"chmod 600 on {path.name}")
         try:
             key = load_pem_private_key(path.read_bytes(), password=None)
         except ValueError as error:
-            raise LedgerError("the ledger's key file is damaged", hint="restore keys/ledger.key") from error
+            raise LedgerError("the ledger's key file is damaged", hint=f"restore {path.name}") from error
         if not isinstance(key, Ed25519PrivateKey):
-            raise LedgerError("the ledger's key is not Ed25519", hint="restore keys/ledger.key")
+            raise LedgerError("the ledger's key is not Ed25519", hint=f"restore {path.name}")
         return cls(key)
 
     def vkey(self, name: str) -> str:

@@ -63,7 +63,8 @@ class Packing:
             return stored
         number = int.from_bytes(stored[1:9], "big")
         if number not in self._models:
-            found = connection.execute(sa.select(models.c.body).where(models.c.number == number)).scalar()
+            wanted = sa.select(models.c.body).where(models.c.number == number)
+            found = connection.execute(wanted).scalar() if number < 1 << 63 else None
             if found is None:
                 raise LedgerError("a leaf's model is gone from the database", hint="restore the newest copy")
             self._models[number] = found
