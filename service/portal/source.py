@@ -58,7 +58,8 @@ def flowing(text: str) -> str:
     joined = lines[0]
     for line, following in pairwise(lines):
         goes_on = len(line) >= full and following[:1].isalpha()
-        joined += (" " if goes_on else "\n") + following
+        space = GONE if line.rstrip(GONE)[-1:].isspace() else " "
+        joined += (space if goes_on else "\n") + following
     return joined
 
 

@@ -180,10 +180,12 @@ def test_every_change_without_the_sessions_token_is_refused(served: Served, visi
     assert {"/sign-out", "/documents", "/portal/ask", "/portal/check"} <= {path for _, path in tried}
     boundary = {"Content-Type": "multipart/form-data; boundary=b"}
     for method, path in tried:
-        for sent in ({}, {"X-CSRF-Token": "0" * 64}):
+        wrong: list[dict[str, str]] = [{}, {"X-CSRF-Token": "0" * 64}]
+        for sent in wrong:
             part = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.txt"\r\n\r\nx\r\n--b--\r\n'
-            body = {"content": part, "headers": {**boundary, **sent}} if path == "/documents" else {"headers": sent}
-            reply = visitor.http.request(method, path, **body)
+            upload = path == "/documents"
+            given = {**boundary, **sent} if upload else sent
+            reply = visitor.http.request(method, path, content=part if upload else b"", headers=given)
             assert reply.status_code == 403, (method, path)
             assert "did not come from a page of ours" in reply.text
     other = Visitor(served).sign_in().token
@@ -404,3 +406,9 @@ def test_a_pdfs_full_lines_flow_and_no_offset_moves() -> None:
     assert "are, and\0 goes on" in shown
     assert "A heading\0\nThis" in shown
     assert "here.\0\n2 Next" in shown
+
+
+def test_a_line_that_ends_with_a_space_gets_no_second_one() -> None:
+    assert flowing("As long as the lines of this page are \nand on.\nEnd").startswith(
+        "As long as the lines of this page are \0and"
+    )
