@@ -285,6 +285,8 @@ async def domicile(
         if index and work and settings.ingestion.workers:
             tasks.append(asyncio.create_task(worker.run(house.stopping)))
         if index:
+            import sqlalchemy.orm  # noqa: F401 - llama_index loads it; half loaded it breaks queries in other threads
+
             tasks.append(asyncio.create_task(asyncio.to_thread(_warm, work=work)))
         stack.push_async_callback(_stop, house, tasks)
         yield house
