@@ -641,6 +641,55 @@ async def test_remote_probe_refuses_an_old_server_and_names_the_peers_of_a_clust
 
 
 @pytest.mark.enable_socket
+async def test_remote_probe_refuses_a_cluster_that_reaches_beyond_the_fleet(double: QdrantDouble) -> None:
+    double.peers = {"1": "https://fra-1.internal:6335/", "2": "https://iad-1.internal:6335/"}
+    shard = remote_shard(double)
+    with pytest.raises(SiteError, match="2 peers that the fleet file does not name"):
+        await shard.probe()
+    await shard.aclose()
+    named = remote_shard(double, peers=["https://fra-1.internal:6335"])
+    with pytest.raises(SiteError, match="iad-1") as refused:
+        await named.probe()
+    assert "peers" in refused.value.hint
+    await named.aclose()
+    double.peers["2"] = "https://fra-2.internal:6335/"
+    double.shards = {1: "2"}
+    both = remote_shard(double, peers=["https://fra-1.internal:6335", "https://FRA-2.internal:6335/"])
+    await both.start()
+    placed = (await both.probe())["placement"]
+    assert [(each["shard"], each["uri"]) for each in placed] == [
+        (0, "https://fra-1.internal:6335/"),
+        (1, "https://fra-2.internal:6335/"),
+    ]
+    double.shards = {1: "9"}
+    with pytest.raises(SiteError, match="lies at peer 9"):
+        await both.probe()
+    await both.aclose()
+
+
+@pytest.mark.enable_socket
+async def test_remote_probe_says_whether_snapshots_can_be_made_without_making_one(double: QdrantDouble) -> None:
+    shard, strict = remote_shard(double), remote_shard(double, snapshots="forbidden")
+    await shard.start()
+    assert {name: (await strict.probe())[name] for name in ("snapshots", "may_snapshot")} == {
+        "snapshots": 0,
+        "may_snapshot": False,
+    }
+    double.may_snapshot = True
+    assert (await shard.probe())["may_snapshot"] is True
+    with pytest.raises(SiteError, match="lets our key make snapshots"):
+        await strict.probe()
+    assert all(not each.snapshots for each in double.collections.values())
+    double.may_snapshot = False
+    next(iter(double.collections.values())).snapshots.append("old.snapshot")
+    assert (await shard.probe())["snapshots"] == 1
+    with pytest.raises(SiteError, match="1 snapshots of our collection"):
+        await strict.probe()
+    await shard.aclose()
+    await strict.aclose()
+
+
+@pytest.mark.enable_socket
 async def test_remote_says_so_when_nobody_answers(double: QdrantDouble) -> None:
     double.hang_up(".*", times=10)
     shard = remote_shard(double)

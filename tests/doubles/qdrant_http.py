@@ -73,6 +73,9 @@ class QdrantDouble:
         self.api_key = api_key
         self.version = version
         self.peers: dict[str, str] = {}
+        self.shards: dict[int, str] = {}
+        """Shards that lie at another peer than this one, which is peer 1: by number, the peer."""
+        self.may_snapshot = False
         self.collections: dict[str, Collection] = {}
         self.aliases: dict[str, str] = {}
         self.log: list[Seen] = []
@@ -193,6 +196,18 @@ class QdrantDouble:
 
     def list_snapshots(self, seen: Seen, name: str) -> Any:
         return [{"name": each, "size": 1} for each in self._of(name).snapshots]
+
+    def make_snapshot(self, seen: Seen, name: str) -> Any:
+        if not self.may_snapshot:
+            raise FailError(403, "Forbidden: Global manage access is required")
+        self._of(name).snapshots.append(f"{name}-1.snapshot")
+        return {"name": f"{name}-1.snapshot", "size": 1}
+
+    def placement(self, seen: Seen, name: str) -> Any:
+        local = {"shard_id": 0, "points_count": len(self._of(name).points), "state": "Active"}
+        remote = [{"shard_id": at, "peer_id": int(peer), "state": "Active"} for at, peer in self.shards.items()]
+        shards = {"local_shards": [local], "remote_shards": remote, "shard_transfers": []}
+        return {"peer_id": 1, "shard_count": 1 + len(remote), **shards}
 
     def drop_snapshot(self, seen: Seen, name: str, snapshot: str) -> Any:
         self._of(name).snapshots.remove(snapshot)
@@ -316,6 +331,8 @@ ROUTES: list[tuple[str, str, Callable[..., Any]]] = [
     ("PUT", "/collections/([^/]+)/index", QdrantDouble.index),
     ("PUT", "/collections/([^/]+)/shards", QdrantDouble.shard),
     ("GET", "/collections/([^/]+)/snapshots", QdrantDouble.list_snapshots),
+    ("POST", "/collections/([^/]+)/snapshots", QdrantDouble.make_snapshot),
+    ("GET", "/collections/([^/]+)/cluster", QdrantDouble.placement),
     ("DELETE", "/collections/([^/]+)/snapshots/([^/]+)", QdrantDouble.drop_snapshot),
     ("PUT", "/collections/([^/]+)/points", QdrantDouble.upsert),
     ("POST", "/collections/([^/]+)/points", QdrantDouble.retrieve),
@@ -432,9 +449,11 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(double: QdrantDouble, *, tls: ssl.SSLContext | None = None) -> Iterator[QdrantDouble]:
-    """Listen on a loopback port, by TLS when given a server's context, and set `double.url`."""
-    server = _Server(("127.0.0.1", 0), type("Face", (_Face,), {"double": double}))
+def serving(
+    double: QdrantDouble, *, tls: ssl.SSLContext | None = None, place: tuple[str, int] = ("127.0.0.1", 0)
+) -> Iterator[QdrantDouble]:
+    """Listen on a loopback port (or at `place`), by TLS when given a server's context, and set `double.url`."""
+    server = _Server(place, type("Face", (_Face,), {"double": double}))
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
     double.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_address[1]}"

@@ -8,7 +8,7 @@ the server's WAL and its vacuum's least size would keep what was deleted.
 import asyncio
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from qdrant_client import models
@@ -32,6 +32,8 @@ class RemoteShard:
     """A shard at one Site, in the collection that the alias `collection` names at a Qdrant server.
 
     `api_key` is demanded of every server; `ssl_context` holds the trust root of the Site's Zone (None: loopback only).
+    `peers` are the addresses of the cluster's peers that the fleet file names; `snapshots` is `forbidden` where the
+    probe shall close a server that lets our key make some.
     """
 
     def __init__(
@@ -44,8 +46,12 @@ class RemoteShard:
         collection: str,
         dimension: int,
         shard_key: str | None = None,
+        peers: Collection[str] = (),
+        snapshots: str = "",
     ) -> None:
         self.site = site
+        self._peers = tuple(peers)
+        self._no_snapshots = snapshots == "forbidden"
         self._secure = terms.check_url(site, url, api_key, ssl_context)
         self._calls = Calls(site, url, api_key=api_key, ssl_context=ssl_context, key=shard_key)
         self._name = collection
@@ -176,18 +182,31 @@ class RemoteShard:
             }
 
     async def probe(self) -> dict[str, Any]:
-        """Refuse a server that answers without the key or is too old, and say what it is. Raises `SiteError`.
+        """Say what the server is; refuse one that answers without the key, is too old, or keeps copies elsewhere.
 
         Whether it sends telemetry home cannot be seen over REST (qdrant/qdrant: src/common/telemetry.rs), so
         `telemetry` is None: the Fleet needs evidence of `telemetry_disabled` from the server's settings.
+        Raises `SiteError`.
         """
         try:
             async with asyncio.timeout(PROBE_WITHIN):
-                refuses = await self._calls.refuses_strangers()
-                told, cluster = await self._calls.told()
+                return await self._look()
         except TimeoutError as error:
             raise SiteError(f"the shard at {self.site} does not answer", site=self.site, hint="try again") from error
-        return terms.check_server(self.site, refuses=refuses, told=told, cluster=cluster, secure=self._secure)
+
+    async def _look(self) -> dict[str, Any]:
+        calls = self._calls
+        # 1. The server itself.
+        refuses = await calls.refuses_strangers()
+        told, cluster = await calls.told()
+        facts = terms.check_server(self.site, refuses=refuses, told=told, cluster=cluster, secure=self._secure)
+        # 2. Where it keeps copies: peers of its cluster, shards of our collection, snapshots.
+        terms.check_peers(self.site, facts["peers"], self._peers)
+        there = await calls.generation(self._name)
+        if facts["peers"] and there is not None:
+            facts["placement"] = terms.placed(self.site, cluster, await calls.placement(there))
+        may, copies = await calls.may_snapshot(), 0 if there is None else await calls.snapshots(there)
+        return facts | terms.check_snapshots(self.site, may=may, there=copies, demanded=self._no_snapshots)
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -252,6 +252,32 @@ class Calls:
         answer = await self.attempt(lambda: self._qdrant.http.service_api.telemetry(details_level=1))
         return answer.result, await self.attempt(self._qdrant.cluster_status)
 
+    async def may_snapshot(self) -> bool:
+        """Whether our key may make snapshots: asked for one of a collection that does not exist, so none is made.
+
+        Access is checked before the name is looked up (qdrant/qdrant: src/common/snapshots.rs), so 403 is a no.
+        """
+        try:
+            await self._qdrant.create_snapshot(f"domicile-probe-{uuid4().hex}", wait=True)
+        except UnexpectedResponse as error:
+            return error.status_code not in {401, 403}
+        except (ResourceExhaustedResponse, ResponseHandlingException) as error:
+            raise self._fault(error) from error
+        return True
+
+    async def snapshots(self, name: str) -> int:
+        """Count the snapshots of a collection."""
+        return len(await self.attempt(lambda: self._qdrant.list_snapshots(name)))
+
+    async def placement(self, name: str) -> models.CollectionClusterInfo:
+        """Give which peer of the cluster holds which shards of a collection."""
+        answer = await self.attempt(
+            lambda: self._qdrant.http.distributed_api.collection_cluster_info(collection_name=name)
+        )
+        if answer.result is None:
+            raise SiteError(f"the cluster at {self.site} does not say where its shards lie", site=self.site)
+        return answer.result
+
     async def aclose(self) -> None:
         """Close the connections."""
         await self._qdrant.close()

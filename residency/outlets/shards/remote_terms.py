@@ -3,6 +3,7 @@
 import ipaddress
 import math
 import ssl
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -213,6 +214,59 @@ def check_server(site: str, *, refuses: bool, told: Any, cluster: Any, secure: b
         "telemetry": None,
         "peers": sorted(peer.uri for peer in getattr(cluster, "peers", {}).values()),
     }
+
+
+def check_peers(site: str, peers: list[str], declared: Collection[str]) -> None:
+    """Refuse a cluster that reaches beyond the peers which the fleet file names; a lone peer is the server itself."""
+    known = {_spelt(uri) for uri in declared}
+    strange = sorted(uri for uri in peers if _spelt(uri) not in known)
+    if strange and (declared or len(peers) > 1):
+        raise SiteError(
+            f"the cluster at {site} has {len(strange)} peers that the fleet file does not name ({strange[0][:80]})",
+            site=site,
+            hint="a peer elsewhere holds copies there: remove it, or name it under peers of the shard",
+        )
+
+
+def placed(site: str, cluster: Any, held: models.CollectionClusterInfo) -> list[dict[str, Any]]:
+    """Give where each shard of the collection lies; refuse one at a peer that the cluster does not know."""
+    uris = {str(peer): each.uri for peer, each in getattr(cluster, "peers", {}).items()}
+    found: list[dict[str, Any]] = [
+        {"shard": each.shard_id, "peer": str(held.peer_id), "state": str(each.state.value), "points": each.points_count}
+        for each in held.local_shards
+    ]
+    found += [
+        {"shard": each.shard_id, "peer": str(each.peer_id), "state": str(each.state.value)}
+        for each in held.remote_shards
+    ]
+    if lost := sorted({each["peer"] for each in found} - uris.keys()):
+        raise SiteError(
+            f"a shard at {site} lies at peer {lost[0]}, which its cluster does not name",
+            site=site,
+            hint="see /cluster of that server; move the shard back or remove the peer",
+        )
+    return [each | {"uri": uris[each["peer"]]} for each in sorted(found, key=lambda e: (e["shard"], e["peer"]))]
+
+
+def check_snapshots(site: str, *, may: bool, there: int, demanded: bool) -> dict[str, Any]:
+    """Say whether our key may make snapshots and how many there are; refuse both where they are to be forbidden."""
+    if demanded and may:
+        raise SiteError(
+            f"the server at {site} lets our key make snapshots",
+            site=site,
+            hint='give a key without that right, or take snapshots = "forbidden" out of the fleet file',
+        )
+    if demanded and there:
+        raise SiteError(
+            f"{there} snapshots of our collection lie at {site}: copies that outlive an erasure",
+            site=site,
+            hint="delete them there",
+        )
+    return {"snapshots": there, "may_snapshot": may}
+
+
+def _spelt(uri: str) -> str:
+    return uri.strip().rstrip("/").lower()
 
 
 def fault(site: str, error: UnexpectedResponse) -> SiteError:
