@@ -7,7 +7,7 @@ T ?= tests
 K ?=
 HOME_DIR ?= .domicile
 
-.PHONY: help setup demo run work test check fmt lint types imports bench docs openapi clean
+.PHONY: help setup demo run work test check fmt lint types imports bench openapi clean
 
 help:  ## List the verbs
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12

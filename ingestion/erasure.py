@@ -97,7 +97,7 @@ class Erasure:
                     row.lease_epoch > 1 and row.updated > now - 2 * self.leases.seconds
                 )
                 pause = 2 * self.leases.seconds if doubt else 0.0
-                begun = {"requested": stamp(), "by": "app" if principal.id.startswith("app") else "person"}
+                begun = {"requested": stamp(), "by": "app" if principal.id.startswith("key:") else "person"}
                 connection.execute(
                     sa.update(document)
                     .where(mine, c.version == row.version)

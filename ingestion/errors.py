@@ -63,7 +63,8 @@ class TooLargeError(UploadError):
 
 class ReaderError(IngestionError):
     """A file that cannot be read. `reason`: encrypted_file broken_file empty_text unsupported_type bomb
-    parse_timeout parse_memory parse_crash."""
+    parse_timeout parse_memory parse_crash.
+    """
 
     code = "unreadable_file"
 

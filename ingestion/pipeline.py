@@ -61,6 +61,7 @@ class Pipeline:
         vaults: Mapping[str, Vault],
         embedders: Mapping[str, Embedder],
         read: Read = sandbox.read_file,
+        passage_tokens: int = splitter.MAX_TOKENS,
     ) -> None:
         self.database = database
         self.leases = leases
@@ -72,6 +73,7 @@ class Pipeline:
         self.vaults = vaults
         self.embedders = embedders
         self.read = read
+        self.passage_tokens = passage_tokens
         self._steps: dict[str, Step] = {
             State.SEALED: self._parse,
             State.PARSED: self._tag,
@@ -165,7 +167,7 @@ class Pipeline:
     async def _split(self, work: Work, held: Open, passes: Passes) -> None:
         """(3) Cut the text into Passages that keep their offsets."""
         embedder = passes.embedder
-        most = min(splitter.MAX_TOKENS, embedder.max_tokens)
+        most = min(self.passage_tokens, embedder.max_tokens)
         reading = await held.text(passes)
         pieces = await asyncio.to_thread(splitter.split, reading, count_tokens=embedder.count_tokens, max_tokens=most)
         if not pieces:

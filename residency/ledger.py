@@ -118,7 +118,7 @@ class Ledger:
         if time > receipt.stamp(moment + BACK):
             raise LedgerError(
                 f"the clock is behind the newest receipt, which is of {time}",
-                hint="set this machine's clock right; if it was that time which was wrong: domicile ledger epoch",
+                hint="set this machine's clock right; if it was that time which was wrong, see docs/operations.md",
             )
         id_, r = receipt.new_id(moment.timestamp()), secrets.token_bytes(32)
         made = receipt.build(
@@ -172,7 +172,7 @@ class Ledger:
             if point.origin == self.origin and (point.size > size or rows.root(connection, point.size) != point.root):
                 raise LedgerError(
                     f"the stored tree of {size} leaves contradicts a checkpoint signed at {point.size}",
-                    hint="the database was set back or changed: restore the newest copy, or domicile ledger epoch",
+                    hint="the database was set back or changed: restore the newest copy; docs/operations.md says how",
                 )
 
     def _grow(self, connection: sa.Connection) -> tuple[str, bool]:

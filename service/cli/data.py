@@ -66,7 +66,7 @@ async def blocks(path: Path) -> AsyncIterator[bytes]:
 @json_option
 @click.argument("paths", nargs=-1, required=True)
 @click.option("--jurisdiction", required=True, help="Whose law binds them, such as DE; comma-separated.")
-@click.option("--residency", default="", help="Where they may be processed, such as EU; default: the jurisdiction.")
+@click.option("--residency", default="", help="Where they may be processed, such as EU; default: its bloc, EU for DE.")
 @click.option("--collection", default="default", show_default=True, help="Which set of documents.")
 @click.option("--categories", default="", help="Such as health or finance, comma-separated.")
 @click.option("--classification", default=1, show_default=True, help="0 public … 4 top secret.")

@@ -70,7 +70,7 @@ def sheet(bundle: Mapping[str, Any]) -> Sheet:
                 ("Generated", _moment(head["generated"])),
                 ("Asked for by", head["requested_by"]),
                 ("Report number", head["id"]),
-                ("Software", f"Domicile {head['software']}"),
+                ("Software", str(head["software"])),
             )
             if value
         ),
