@@ -1,8 +1,8 @@
 """Lint: what may be wrong with rules that load: names nobody has, clauses that do nothing, forbids that leak.
 
 One of three files that speak Cedar. A Finding names file, line and clause, says what is wrong and what to do; a set
-with Findings is not activated. Each clause is tried alone over Asks made from its own words: one that no Ask satisfies is
-dead. A forbid must say "unless in an allowed Zone": "when in a bad Zone" lets through every place nobody thought of.
+with Findings is not activated. Each clause is tried alone over Asks made from its own words: one that no Ask satisfies
+is dead. A forbid must say "unless in an allowed Zone": "when in a bad Zone" lets through every place nobody thought of.
 """
 
 import dataclasses

@@ -223,9 +223,8 @@ def _parsed(name: str, text: str) -> list[tuple[Place, str]]:
     lines = [line for line, _ in _statements(text)]
     found = []
     for number, rule in enumerate(rules):
-        own = rule.annotations.get("id", "")
         line = lines[number] if len(lines) == len(rules) else 1
-        found.append((Place(name, line), own))
+        found.append((Place(name, line), rule.annotations.get("id", "")))
     return found
 
 

@@ -32,6 +32,7 @@ from service.house import House
 from service.settings import Settings
 
 if TYPE_CHECKING:  # both load onnxruntime or torch's neighbours; only the house needs them
+    from residency.ledger import Ledger
     from residency.outlets.embedders.body import RunnerEmbedder
     from residency.outlets.models import VerifiedModel
 
@@ -39,6 +40,8 @@ DIMENSION = 384
 """Width of the bundled model's vectors, until a fleet names another model."""
 SEQUENCE_EVERY = 1.0
 """Seconds between two signed checkpoints while leaves are waiting."""
+RULES_EVERY = 2.0
+"""Seconds between two looks at which rules are active; another process may have put others in force."""
 
 
 # --- the home -------------------------------------------------------------------------------------------------------
@@ -89,11 +92,15 @@ def bundled_digest() -> str:
 
 
 def policies_of(settings: Settings) -> Path:
-    """Give the folder of rules in force."""
+    """Give the folder of rules in force: the activated one, else the settings', the home's own, or the shipped one."""
+    from service.rulemaking import pointed_at
+
+    own = settings.path / "policies"
+    if (activated := pointed_at(own)) is not None:
+        return activated
     if settings.rules.policies:
         return Path(settings.rules.policies)
-    own = settings.path / "policies"
-    return own if own.is_dir() else shipped_policies()
+    return own if (own / "schema.cedarschema").is_file() else shipped_policies()
 
 
 def rules(settings: Settings) -> tuple[Zones, PolicySet, Fleet]:
@@ -158,10 +165,14 @@ async def domicile(
     from service.catalogue import Catalogue
     from service.custody import Custody
     from service.reporting import Reporting
+    from service.rulemaking import Rulemaking, settle
     from service.searching import Searching
 
     async with AsyncExitStack() as stack:
-        # (1) rules and Fleet
+        # (1) rules and Fleet; the database names the rules that were activated
+        database = database_of(settings)
+        stack.callback(database.close)
+        rules_health = settle(database, settings.path / "policies")
         zones, policy, fleet = rules(settings)
         secret = service_key(settings.path)
         # (2) the home is ours alone while it has embedded shards
@@ -170,9 +181,7 @@ async def domicile(
             from service.homelock import locked
 
             stack.enter_context(locked(settings.path))
-        # (3) database, tenants, engine
-        database = database_of(settings)
-        stack.callback(database.close)
+        # (3) tenants, engine
         accounts = Accounts(database, secret=secret)
         engine = Engine(zones, policy, fleet, clock=clock)
         for tenant in accounts.tenants():
@@ -192,6 +201,7 @@ async def domicile(
             witnesses=partial(witnesses, settings.path),
         )
         ledger.check()
+        _tell_time(engine, ledger)
         # (6) use-cases
         documents = Documents(database)
         leases = Leases(database, engine, name=f"worker:{os.getpid()}:{secrets.token_hex(4)}")
@@ -220,6 +230,7 @@ async def domicile(
             shards=outlets.shards,
             vaults=outlets.vaults,
             embedders=outlets.embedders,
+            passage_tokens=settings.ingestion.passage_tokens,
         )
         intake = Intake(
             database=database,
@@ -277,11 +288,26 @@ async def domicile(
             answering=answering,
             reporting=Reporting(ledger, documents, engine),
             custody=Custody(engine=engine, keyring=keyring),
+            rulemaking=Rulemaking(
+                database=database,
+                engine=engine,
+                ledger=ledger,
+                accounts=accounts,
+                inventory=documents,
+                folder=settings.path / "policies",
+                steward=settings.rules.admin_tenant,
+                health=rules_health,
+                clock=clock,
+            ),
             embedders=dict(outlets.embedders),
             stopping=asyncio.Event(),
         )
         # (7) what runs beside: checkpoints, probes, workers
-        tasks = [asyncio.create_task(_sequence(house)), asyncio.create_task(_keep_probing(house, outlets, clock))]
+        tasks = [
+            asyncio.create_task(_sequence(house)),
+            asyncio.create_task(_keep_probing(house, outlets, clock)),
+            asyncio.create_task(_follow_rules(house)),
+        ]
         if index and work and settings.ingestion.workers:
             tasks.append(asyncio.create_task(worker.run(house.stopping)))
         if index:
@@ -402,7 +428,7 @@ def _open_model(settings: Settings, model: "VerifiedModel", site: str) -> "Runne
     if device in {"cuda", "torch-cpu"} or (device == "auto" and Path("/dev/nvidia0").exists()):
         from residency.outlets.embedders.torch_embedder import TorchEmbedder
 
-        return TorchEmbedder(model, site=site, device="cpu" if device == "torch-cpu" else "auto")
+        return TorchEmbedder(model, site=site, device={"torch-cpu": "cpu", "cuda": "cuda"}.get(device, "auto"))
     from residency.outlets.embedders.onnx_embedder import OnnxEmbedder
     from residency.outlets.embedders.onnx_export import export
 
@@ -443,21 +469,30 @@ def _software() -> str:
     return f"domicile {version('domicile')}"
 
 
-def tripwire(settings: Settings, fleet: Fleet) -> Tripwire:
-    """Make the tripwire that knows the addresses of Fleet and database alone; who owns the process installs it."""
+def destinations(settings: Settings, fleet: Fleet) -> list[tuple[str, int]]:
+    """List host and port of everything that is reached over a network: the Fleet's addresses and the database."""
     from residency.outlets.connect import destination
 
-    made = Tripwire(strict=settings.egress.refuse)
-    for site in fleet.sites.values():
-        for holding in site.holds:
-            if holding.scheme in {"http", "https"}:
-                made.allow(*destination(holding.url))
+    found = [
+        destination(holding.url)
+        for site in fleet.sites.values()
+        for holding in site.holds
+        if holding.scheme in {"http", "https"}
+    ]
     if settings.database.url:
         from sqlalchemy.engine import make_url
 
         database = make_url(settings.database.url)
         if database.host:  # psycopg looks its name up through Python; what libpq connects to is not seen
-            made.allow(database.host, database.port or 5432)
+            found.append((database.host, database.port or 5432))
+    return found
+
+
+def tripwire(settings: Settings, fleet: Fleet) -> Tripwire:
+    """Make the tripwire that knows the addresses of Fleet and database alone; who owns the process installs it."""
+    made = Tripwire(strict=settings.egress.refuse)
+    for host, port in destinations(settings, fleet):
+        made.allow(host, port)
     return made
 
 
@@ -503,12 +538,32 @@ def _warm(*, work: bool) -> None:
 
 
 async def _sequence(house: House) -> None:
+    size = -1
     while not house.stopping.is_set():
         await asyncio.sleep(SEQUENCE_EVERY)
         try:
-            await house.database.run(house.ledger.sequence)
+            before, size = size, await house.database.run(house.ledger.sequence)
+            if size != before:
+                await house.database.run(_tell_time, house.engine, house.ledger)
         except DomicileError:
             continue  # appending fails loudly for whoever asks; the next second tries again
+
+
+def _tell_time(engine: Engine, ledger: "Ledger") -> None:
+    """Tell the engine when the last checkpoint was signed: no ruling is made by a clock far behind it."""
+    ever = datetime.max.replace(tzinfo=UTC)
+    _, newest = ledger.span(ever, ever)
+    if newest is not None:
+        engine.not_before(datetime.fromisoformat(newest["time"]))
+
+
+async def _follow_rules(house: House) -> None:
+    """Take over rules that were activated here or in another process; a broken set leaves the last good one."""
+    while not house.stopping.is_set():
+        await asyncio.sleep(RULES_EVERY)
+        with suppress(DomicileError):
+            if await house.database.run(house.rulemaking.pending):
+                await asyncio.to_thread(house.rulemaking.follow)
 
 
 async def _stop(house: House, tasks: list[asyncio.Task[None]]) -> None:

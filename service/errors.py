@@ -6,7 +6,9 @@ DomicileError
     ├── HomeError         the home is missing, or another process holds it
     ├── CredentialError   no key, a wrong key, or a revoked one
     ├── ScopeError        a good key without the scope
-    └── LimitError        too many at once
+    ├── LimitError        too many at once
+    ├── PolicyRejectedError  rules that may not be put in force
+    └── ApprovalError     a proposal that cannot be approved, or not by this credential
 """
 
 from residency.errors import DomicileError
@@ -68,3 +70,19 @@ class LimitError(ServiceError):
     def __init__(self, message: str, *, retry_after: float, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.retry_after = retry_after
+
+
+class PolicyRejectedError(ServiceError):
+    """Rules that may not be put in force; `problems` lists everything that is wrong with them."""
+
+    code = "policy_rejected"
+
+    def __init__(self, message: str, *, problems: list[str], hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.problems = problems
+
+
+class ApprovalError(ServiceError):
+    """A proposal that is not there, was decided already, is out of date, or needs another credential."""
+
+    code = "state_conflict"

@@ -18,6 +18,7 @@ from service.catalogue import Catalogue
 from service.custody import Custody
 from service.errors import InvalidRequestError
 from service.reporting import Reporting
+from service.rulemaking import Rulemaking
 from service.searching import Searching
 from service.settings import Settings
 
@@ -41,6 +42,7 @@ class House:
     answering: Answering
     reporting: Reporting
     custody: Custody
+    rulemaking: Rulemaking
     embedders: dict[str, Embedder]
     stopping: asyncio.Event
     """Set when the house closes; long streams end on it."""

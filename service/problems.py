@@ -21,13 +21,14 @@ STATUS: Mapping[str, tuple[int, str]] = {
     "residency_refused": (403, "This place is not permitted"),
     "not_found": (404, "Not found"),
     "method_not_allowed": (405, "This method is not served here"),
-    "state_conflict": (409, "The document's state does not allow that"),
+    "state_conflict": (409, "The present state does not allow that"),
     "erased": (410, "Erased"),
     "too_large": (413, "Too large"),
     "unsupported_type": (415, "This type of file is not supported"),
     "empty_file": (422, "The file is empty"),
     "jurisdiction_missing": (422, "No usable jurisdiction was declared"),
     "zone_unknown": (422, "Unknown zone"),
+    "policy_rejected": (422, "These rules cannot be put in force"),
     "unreadable_file": (422, "The file cannot be read"),
     "rate_limited": (429, "Too many requests"),
     "internal": (500, "Something broke on our side"),
@@ -74,7 +75,7 @@ def problem(code: str, detail: str, *, instance: str = "", request_id: str = "",
         "detail": detail,
         "code": code,
         **{key: value for key, value in extra.items() if value not in (None, "")},
-        "help": f"/docs/problems#{code.replace('_', '-')}",
+        "help": f"docs/api.md#{code}",
         "error": error,
     }
     if instance:
@@ -94,7 +95,7 @@ def problem(code: str, detail: str, *, instance: str = "", request_id: str = "",
 def of_error(error: DomicileError, *, instance: str = "", request_id: str = "") -> Problem:
     """Turn a raised error into its problem; an unknown code is 500 without a message."""
     extra: dict[str, Any] = {"hint": error.hint}
-    for name in ("param", "limit_bytes", "reason"):
+    for name in ("param", "limit_bytes", "reason", "problems"):
         if (value := getattr(error, name, None)) is not None:
             extra[name] = value
     if isinstance(error, ScopeError):

@@ -59,6 +59,8 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Folder of policies; empty: <home>/policies if it exists, else the shipped ones."""
     fleet: str = ""
     """Fleet file; empty: <home>/fleet.toml if it exists, else one Site named after `here.zone`."""
+    admin_tenant: str = "default"
+    """Tenant whose admins may change the rules, for all tenants of this installation."""
     probe_ttl_s: float = 3600.0
     """Seconds that a good probe of a Site stays good."""
     probe_every_s: float = 600.0
@@ -173,7 +175,7 @@ def parse(tree: dict[str, Any]) -> Settings:
 
 def _nearest(message: str, tree: dict[str, Any]) -> str:
     if "unknown field" not in message:
-        return "see docs/operations.md, Settings"
+        return "see docs/settings.md"
     unknown = message.split("`")[1]
     known = {field.name for field in msgspec.structs.fields(Settings)}
     for section in tree.values():

@@ -7,6 +7,7 @@ from service.api.documents import DocumentsController
 from service.api.openai.chat import ChatController
 from service.api.openai.embeddings import EmbeddingsController
 from service.api.openai.models import ModelsController
+from service.api.policies import PoliciesController
 from service.api.receipts import ReceiptsController
 from service.api.reports import ReportsController
 from service.api.search import SearchController
@@ -26,6 +27,7 @@ def v1() -> Router:
             EmbeddingsController,
             ReceiptsController,
             ReportsController,
+            PoliciesController,
         ],
         guards=[scoped],
     )

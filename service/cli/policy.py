@@ -1,5 +1,7 @@
 """`domicile policy`: rules that people can read, try and compare before they take effect."""
 
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -7,57 +9,92 @@ import rich_click as click
 from click.exceptions import Exit
 from rich.table import Table
 
-from residency import impact
-from residency.cases import run_cases
 from residency.decision import Ask, Permit
-from residency.policy import PolicySet
 from residency.route import Action
+from residency.rulebook import Rulebook
 from residency.tag import Tag
 from service.cli.common import home_option, in_house, json_option, operator, people, show, show_refusal, tenant_option
+from service.cli.rulemaking import activate, approve, diff, proposals, ticking, what_if
 from service.house import House
 from service.settings import Settings
 
 
 @click.group()
 def policy() -> None:
-    """Check, try, explain and compare the rules."""
+    """Check, try, explain, compare and activate the rules."""
+
+
+policy.add_command(diff)
+policy.add_command(what_if)
+policy.add_command(activate)
+policy.add_command(approve)
+policy.add_command(proposals)
 
 
 @policy.command()
 @home_option
 @json_option
-def check(settings: Settings, as_json: bool) -> None:
-    """Load, validate and lint the rules, run the worked cases, and hold the invariants over the fleet."""
-    from service.bootstrap import policies_of, rules
+@click.option(
+    "--folder", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Default: those in force."
+)
+def check(settings: Settings, as_json: bool, folder: Path | None) -> None:
+    """Load, validate and lint the rules, run the worked cases, and hold the invariants over Tag × Site × Action."""
+    from residency.trial import examine
+    from service.bootstrap import office, policies_of, rules
 
-    zones, chosen, fleet = rules(settings)
-    results = run_cases(policies_of(settings))
-    failed = [result for result in results if not result.passed]
-    broken = impact.check(chosen, zones, fleet)
-    lines = [f"{each.invariant}: {each.question} by {', '.join(each.policies)}" for each in broken.violations]
+    fleet = rules(settings)[2]
+    book = Rulebook.read(folder or policies_of(settings))
+    tenants = None
+    if settings.path.is_dir():  # without a home (in continuous integration) nobody can say which tenants there are
+        with office(settings) as accounts:
+            tenants = [tenant.id for tenant in accounts.tenants()]
+    with ticking("asks ruled on") as tick:
+        made = examine(book, fleet, tenants=tenants, now=datetime.now(UTC), progress=tick)
+    checked = made.checked
     if as_json:
         show(
             {
-                "digest": chosen.digest,
-                "clauses": sorted(chosen.clauses),
-                "cases": len(results),
-                "failed": [f"{result.file}: {result.name}" for result in failed],
-                "invariants_broken": lines,
+                "digest": made.policy.digest,
+                "set": book.digest,
+                "sets": list(book.used),
+                "clauses": sorted(made.policy.clauses),
+                "findings": [str(each) for each in made.findings],
+                "cases": made.cases,
+                "failed": [f"{each.file}: {each.name}" for each in made.failed],
+                "asked": checked.asked,
+                "permitted": checked.permitted,
+                "invariants_broken": [f"{each.invariant}: {each.question}" for each in checked.violations],
             }
         )
     else:
-        people.print(f"{chosen.digest}")
-        people.print(f"{len(chosen.clauses)} clauses validated and linted; {len(results)} worked cases")
-        for result in failed:
-            people.print(f"[red]fails[/] {result.file}: {result.name}: wanted {result.wanted}, got {result.got}")
+        people.print(made.policy.digest)
+        sets = f", with the sets {', '.join(book.used)}" if book.used else ""
+        people.print(f"{len(made.policy.clauses)} clauses validated and linted{sets}; {made.cases} worked cases")
         people.print(
-            f"{broken.asked} asks over {len(fleet.sites)} sites, {broken.permitted} permitted, "
-            f"{len(lines)} against an invariant"
+            f"{checked.asked} asks over {len(fleet.sites)} sites and invented ones abroad, "
+            f"{checked.permitted} permitted, {len(checked.violations)} against an invariant"
         )
-        for line in lines:
-            people.print(f"[red]broken[/] {line}")
-    if failed or lines:
+        for line in made.problems:
+            people.print(f"[red]wrong[/] {line}", markup=True, soft_wrap=True)
+    if not made.good:
         raise Exit(1)
+
+
+_OPTIONS = (
+    click.option("--site", default="", help="At which site."),
+    click.option("--jurisdiction", default="", help="Whose law binds the data, comma-separated."),
+    click.option("--residency", default="EU", show_default=True, help="Where it may be processed."),
+    click.option("--categories", default="", help="Such as health."),
+    click.option("--classification", default=1, show_default=True),
+    click.option("--activity", default="search", show_default=True, help="Entry of the Art. 30 register."),
+    click.option("--public/--personal", "public", default=False),
+)
+
+
+def _asking(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
 
 
 @policy.command(name="try")
@@ -65,25 +102,57 @@ def check(settings: Settings, as_json: bool) -> None:
 @tenant_option
 @json_option
 @click.argument("action", type=click.Choice([str(each) for each in Action]))
-@click.option("--site", required=True, help="At which site.")
-@click.option("--jurisdiction", required=True, help="Whose law binds the data, comma-separated.")
-@click.option("--residency", default="EU", show_default=True, help="Where it may be processed.")
-@click.option("--categories", default="", help="Such as health.")
-@click.option("--classification", default=1, show_default=True)
-@click.option("--public/--personal", "public", default=False)
-def try_(
+@_asking
+def try_(settings: Settings, tenant: str, as_json: bool, action: str, **told: Any) -> None:
+    """Put one ask to the engine, with no data at all, and see the ruling."""
+    _tried(settings, tenant, as_json, action, **told)
+
+
+@policy.command()
+@home_option
+@tenant_option
+@json_option
+@click.argument("action", required=False, type=click.Choice([str(each) for each in Action]))
+@_asking
+def explain(settings: Settings, tenant: str, as_json: bool, action: str | None, **told: Any) -> None:
+    """Say why an ask is permitted, or why not and what would help; without ACTION, what each clause means."""
+    if action is not None:
+        _tried(settings, tenant, as_json, action, **told)
+        return
+    from service.bootstrap import rules
+
+    chosen = rules(settings)[1]
+    rows = [
+        {"id": each.id, "explain": each.explain, "law": each.law, "place": str(chosen.places[each.id])}
+        for each in chosen.clauses.values()
+    ]
+    if as_json:
+        show({"digest": chosen.digest, "clauses": rows})
+        return
+    table = Table(box=None, pad_edge=False)
+    for title in ("clause", "says", "law", "stands at"):
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*row.values())
+    people.print(table)
+
+
+def _tried(
     settings: Settings,
     tenant: str,
     as_json: bool,
     action: str,
+    *,
     site: str,
     jurisdiction: str,
     residency: str,
     categories: str,
     classification: int,
+    activity: str,
     public: bool,
 ) -> None:
-    """Put one ask to the engine, with no data at all, and see the ruling."""
+    if not site or not jurisdiction:
+        raise click.UsageError("an ask needs --site and --jurisdiction")
 
     async def story(house: House) -> Any:
         await house.welcome(tenant)
@@ -95,64 +164,20 @@ def try_(
             categories=frozenset(_codes(categories)),
             classification=classification,
         )
-        return house.engine.decide(Ask(operator(settings, tenant), Action(action), site, (tag,)))
+        ask = Ask(operator(settings, tenant), Action(action), site, (tag,), activity)
+        return house.engine.decide(ask), house.engine.policy.clauses
 
-    decision = in_house(settings, story, index=False)
+    decision, clauses = in_house(settings, story, index=False)
     if not isinstance(decision, Permit):
         show_refusal(decision, "none: nothing was asked for real", as_json=as_json)
         return
     if as_json:
-        show({"permitted": True, "policies": list(decision.policies)})
-    else:
-        people.print(f"[bold green]Permitted[/]: {action} at {site}, by {', '.join(decision.policies)}")
-
-
-@policy.command()
-@home_option
-@json_option
-def explain(settings: Settings, as_json: bool) -> None:
-    """Say in plain words what each clause does, and the law it rests on."""
-    from service.bootstrap import rules
-
-    chosen = rules(settings)[1]
-    rows = [{"id": each.id, "explain": each.explain, "law": each.law} for each in chosen.clauses.values()]
-    if as_json:
-        show({"digest": chosen.digest, "clauses": rows})
+        why = [{"policy": name, "text": clauses[name].explain, "law": clauses[name].law} for name in decision.policies]
+        show({"permitted": True, "policies": list(decision.policies), "reasons": why})
         return
-    table = Table(box=None, pad_edge=False)
-    for title in ("clause", "says", "law"):
-        table.add_column(title, overflow="fold")
-    for row in rows:
-        table.add_row(*row.values())
-    people.print(table)
-
-
-@policy.command()
-@home_option
-@json_option
-@click.argument("old", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.argument("new", type=click.Path(exists=True, file_okay=False, path_type=Path))
-def diff(settings: Settings, as_json: bool, old: Path, new: Path) -> None:
-    """Count and list what another set of rules would newly permit and newly refuse, over this fleet."""
-    from service.bootstrap import rules
-
-    zones, _, fleet = rules(settings)
-    change = impact.diff(PolicySet.load(old, zones), PolicySet.load(new, zones), zones, fleet)
-    if as_json:
-        show(
-            {
-                "permitted": change.newly_permitted,
-                "refused": change.newly_refused,
-                "asked": change.asked,
-                "examples": [str(each) for each in change.examples],
-            }
-        )
-        return
-    people.print(
-        f"of {change.asked} asks: newly permitted {change.newly_permitted}, newly refused {change.newly_refused}"
-    )
-    for line in change.examples:
-        people.print(f"  {line}")
+    people.print(f"[bold green]Permitted[/]: {action} at {site}")
+    for name in decision.policies:
+        people.print(f"  clause  [bold]{name}[/]: {clauses[name].explain}  [dim]({clauses[name].law})[/]")
 
 
 def _codes(text: str) -> list[str]:
