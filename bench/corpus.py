@@ -39,8 +39,7 @@ def questions() -> list[dict[str, Any]]:
 async def passages(count: int, source: str) -> list[dict[str, str]]:
     """Give `count` passages: from the JSONL at `source`, else from the examples; repeated and varied where short."""
     if source:
-        lines = Path(source).read_text(encoding="utf-8").splitlines()
-        base = [{"id": str(row["id"]), "text": str(row["text"])} for row in map(json.loads, filter(None, lines))]
+        base = _lines(Path(source))
         if len(base) >= count:
             return base[:count]
     else:
@@ -59,6 +58,11 @@ async def passages(count: int, source: str) -> list[dict[str, str]]:
         turn = number // len(base) + 1
         made.append({"id": f"{each['id']}-{turn}", "text": vary(each["text"], turn)})
     return made
+
+
+def _lines(path: Path) -> list[dict[str, str]]:
+    rows = map(json.loads, filter(None, path.read_text(encoding="utf-8").splitlines()))
+    return [{"id": str(row["id"]), "text": str(row["text"])} for row in rows]
 
 
 def _packed(text: str, language: str) -> list[str]:

@@ -1,6 +1,6 @@
 """What `domicile serve` weighs: started as a process of its own, fed over HTTP, left alone, then measured.
 
-Everything it started (shards, the readers' nursery) counts. Run by `bench.run` as `python -m bench.idle JOB RESULT`.
+Everything it started (shards, the readers' nursery) counts. Run by `bench.run` as `python -m bench.idle JOB`.
 """
 
 from residency.silence import silence
@@ -18,7 +18,7 @@ from typing import Any  # noqa: E402
 
 import httpx  # noqa: E402
 
-from bench.measuring import read_job, tree_memory, write_result  # noqa: E402
+from bench.measuring import answer, next_task, read_job, tree_memory  # noqa: E402
 from service.accounts import SCOPES  # noqa: E402
 from service.bootstrap import office, prepare  # noqa: E402
 from service.settings import load  # noqa: E402
@@ -54,6 +54,7 @@ def feed(address: str, key: str, documents: list[dict[str, str]]) -> None:
 
 def main() -> None:
     job = read_job()
+    next_task()
     home = Path(job["folder"]) / "idle"
     prepare(home, zone="DE", operator="DE")
     settings = load(home, environ={})
@@ -88,7 +89,7 @@ def main() -> None:
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(30)
-    write_result(result)
+    answer(result)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,7 @@ from residency.silence import silence
 silence()
 
 import asyncio  # noqa: E402
-import cProfile  # noqa: E402
 import os  # noqa: E402
-import pstats  # noqa: E402
 import shutil  # noqa: E402
 import time  # noqa: E402
 from collections.abc import AsyncIterator  # noqa: E402
@@ -20,12 +18,11 @@ from typing import Any  # noqa: E402
 
 from bench import judging  # noqa: E402
 from bench.corpus import EXAMPLES  # noqa: E402
-from bench.measuring import percentile, read_job, spread, tree_memory, write_result  # noqa: E402
+from bench.measuring import answer, next_task, read_job, tree_memory  # noqa: E402
 from ingestion.claims import Claim  # noqa: E402
 from ingestion.documents import State  # noqa: E402
 from ingestion.intake import Refused  # noqa: E402
 from residency.decision import Principal  # noqa: E402
-from residency.outlets.embedders.body import physical_cores  # noqa: E402
 from service.answering import Answer, Question  # noqa: E402
 from service.bootstrap import domicile, office, prepare  # noqa: E402
 from service.cli.common import operator  # noqa: E402
@@ -67,45 +64,29 @@ async def ingest(house: House, principal: Principal, documents: list[dict[str, s
     return ids
 
 
-async def speed(job: dict[str, Any], house: House, principal: Principal) -> dict[str, Any]:
-    warm = {"name": "warm.txt", "text": job["documents"][0]["text"][:2000]}
-    await until_done(house, principal, await ingest(house, principal, [warm]))
+async def take_in(house: House, principal: Principal, documents: list[dict[str, str]]) -> dict[str, Any]:
+    """Give the seconds from the first body until the last document is live."""
     began = time.perf_counter()
-    ids = await ingest(house, principal, job["documents"])
+    ids = await ingest(house, principal, documents)
     received = time.perf_counter() - began
     states = await until_done(house, principal, ids)
     seconds = time.perf_counter() - began
     assert set(states) == {State.LIVE}, f"not every document became live: {states}"
-    listed = await house.database.run(house.documents.listing, principal.tenant, limit=len(ids) + 10)
-    for question in job["questions"][:5]:
-        await house.searching.search(principal, Search(question, top_k=job["top_k"]))
+    listed = await house.database.run(house.documents.listing, principal.tenant, limit=10_000)
+    made = sum(item.passages for item in listed.items if item.id in set(ids))
+    return {"seconds": seconds, "received_s": received, "pieces": made}
+
+
+async def ask(house: House, principal: Principal, questions: list[str], top_k: int) -> dict[str, Any]:
+    """Give the seconds of each question and of each of its parts."""
     times, parts = [], []
-    for question in job["questions"]:
+    for question in questions:
         mark = time.perf_counter()
-        results = await house.searching.search(principal, Search(question, top_k=job["top_k"]))
+        results = await house.searching.search(principal, Search(question, top_k=top_k))
         times.append(time.perf_counter() - mark)
         assert isinstance(results, Results)
         parts.append(results.findings.timings | {"whole": times[-1]})
-    return {
-        "seconds": seconds,
-        "received_s": received,
-        "passages_per_s": job["count"] / seconds,
-        "pieces": sum(item.passages for item in listed.items if item.id in set(ids)),
-        "query": spread(times),
-        "parts": _parts(parts),
-    }
-
-
-def _parts(rows: list[dict[str, float]]) -> dict[str, Any]:
-    """Mean and median milliseconds of each part of a search."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    return {
-        name: {
-            "mean_ms": round(sum(row.get(name, 0.0) for row in rows) / len(rows) * 1e3, 3),
-            "p50_ms": round(percentile([row.get(name, 0.0) for row in rows], 0.5) * 1e3, 3),
-        }
-        for name in names
-    }
+    return {"times": times, "parts": parts}
 
 
 async def quality(job: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -139,24 +120,24 @@ async def _judged(job: dict[str, Any], house: House, principal: Principal) -> di
     ranks, right, citations, exact, abstained, wrongly, rows = [], 0, 0, 0, 0, 0, []
     for item in job["asked"]:
         results = await house.searching.search(principal, Search(item["question"], top_k=10))
-        answer = await house.answering.answer(principal, Question(item["question"]))
-        assert isinstance(results, Results) and isinstance(answer, Answer)
+        given = await house.answering.answer(principal, Question(item["question"]))
+        assert isinstance(results, Results) and isinstance(given, Answer)
         passages = results.findings.passages
-        for each in answer.citations:
+        for each in given.citations:
             citations += 1
             text = job["texts"].get(each.name, "")
             exact += text[each.start : each.end] == each.quote
         row = {"id": item["id"], "language": item["language"], "answerable": bool(item.get("document"))}
-        row |= {"support": round(max((p.support for p in passages), default=0.0), 3), "abstained": answer.abstained}
+        row |= {"support": round(max((p.support for p in passages), default=0.0), 3), "abstained": given.abstained}
         if item.get("document"):
             ranks.append(judging.rank(item, [(each.name, each.text) for each in passages]))
-            quoted = " ".join(each.quote for each in answer.citations if each.name == item["document"])
+            quoted = " ".join(each.quote for each in given.citations if each.name == item["document"])
             good = judging.holds(item, item["document"], quoted)
             right += good
-            wrongly += answer.abstained
+            wrongly += given.abstained
             row |= {"rank": ranks[-1], "right": good}
         else:
-            abstained += answer.abstained
+            abstained += given.abstained
         rows.append(row)
     answerable = len(ranks)
     return judging.shares(ranks) | {
@@ -176,20 +157,22 @@ async def main() -> None:
     settings = load(home, environ={"DOMICILE_MODELS__THREADS": str(job["threads"])})
     with office(settings) as accounts:
         accounts.ensure_tenant(TENANT, ceiling=settings.here.default_ceiling, zone="DE")
-    result: dict[str, Any] = {"threads": job["threads"] or physical_cores(), "workers": settings.ingestion.workers}
+    principal, documents, questions = operator(settings, TENANT), job["documents"], job["questions"]
     async with domicile(settings) as house:
-        result["speed"] = await speed(job, house, operator(settings, TENANT))
-        result["memory"] = tree_memory(os.getpid())
-    if job["examples"]:
-        result["quality"] = await quality(job, Path(job["folder"]) / "examples")
-    write_result(result)
+        while (task := await asyncio.to_thread(next_task)) is not None:
+            match task["do"]:
+                case "warm":
+                    await take_in(house, principal, [{"name": "warm.txt", "text": documents[0]["text"][:2000]}])
+                    answer({"threads": job["threads"], "workers": settings.ingestion.workers})
+                case "ingest":
+                    answer(await take_in(house, principal, documents[task["first"] : task["last"]]))
+                case "ask":
+                    answer(await ask(house, principal, questions[task["first"] : task["last"]], job["top_k"]))
+                case "memory":
+                    answer(tree_memory(os.getpid()))
+                case _:
+                    answer(await quality(job, Path(job["folder"]) / "examples"))
 
 
 if __name__ == "__main__":
-    profile = os.environ.get("BENCH_PROFILE")
-    if profile:  # the event loop's thread alone
-        with cProfile.Profile() as taken:
-            asyncio.run(main())
-        pstats.Stats(taken).dump_stats(profile)
-    else:
-        asyncio.run(main())
+    asyncio.run(main())

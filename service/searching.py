@@ -28,8 +28,8 @@ from service.errors import InvalidRequestError
 from service.fusion import KNOWN_WEIGHT, OTHER_WEIGHT, Scored, fuse
 
 T = TypeVar("T")
-CANDIDATES = 40
-"""Hits that each leg of each shard brings in."""
+CANDIDATES = 25
+"""Hits that each leg of each shard brings in; the ranking is the same from 20 to 100."""
 OVERFETCH = 2
 """An old and a new version lie side by side for a moment; winners are checked, so more are opened than asked for."""
 
