@@ -2,26 +2,31 @@
 
 It sees, through Python's audit hooks (PEP 578), every connect, datagram and name lookup that goes through Python's own
 `socket` module: httpx, llama-index, qdrant-client over REST, asyncio's own loop. Allowed are the host and port pairs of
-the Fleet, the addresses that a lookup of such a host gave in the last minute, and Unix sockets. Listening is not its
-concern. What it cannot see: uvloop (so the service runs on asyncio's loop), gRPC, libpq beyond its name lookup, Rust
-and C libraries with sockets of their own, and child processes. It detects mistakes; it confines nobody who means harm.
-What confines is outside the process: an empty network namespace, nftables, systemd's address filter (see the operations
-page).
+the Fleet, the addresses that a lookup of such a host gave in the last minute, and Unix sockets. The name of an address
+is never asked for: that question, too, goes to a stranger's resolver. Listening is not its concern.
+What it cannot see: uvloop (so the house refuses to stand on it in strict mode), gRPC, libpq beyond its name lookup,
+Rust and C libraries with sockets of their own, and child processes. It detects mistakes; it confines nobody who means
+harm. What confines is `seclude`, and outside the process nftables and systemd's address filter (docs/egress.md).
 """
 
+import ctypes
 import ipaddress
+import os
 import socket
 import sys
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any, Final
 
 from residency.errors import SiteError
 
 _TARGETS: Final = {"socket.connect": 1, "socket.sendto": 1, "socket.sendmsg": 1}
 """Audit events that name a destination, and where it stands among their arguments."""
-_LOOKUPS: Final = frozenset({"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"})
+_LOOKUPS: Final = frozenset({"socket.getaddrinfo", "socket.gethostbyname"})
+_REVERSE: Final = frozenset({"socket.gethostbyaddr", "socket.getnameinfo"})
+"""Audit events that ask for the name of an address; what they are asked of stands first, in a tuple for the second."""
 _REMEMBER: Final = 60.0
 """Seconds for which an address that an allowed lookup gave may be connected to."""
 _MOST_KEPT: Final = 256
@@ -91,6 +96,11 @@ class Tripwire:
         if name and name not in self._hosts and not _is_address(name):
             self._trip((name, 0))
 
+    def on_reverse(self, address: object) -> None:
+        """Judge a question for the name of an address: nothing here needs one. Raises as `on_lookup` does."""
+        host = address[0] if isinstance(address, tuple) and address else address
+        self._trip((_plain(host.decode("ascii", "replace") if isinstance(host, bytes) else str(host)), 0))
+
     def on_answer(self, host: str, found: list[tuple[Any, ...]]) -> None:
         """Remember the addresses that a lookup of a declared host gave, for the ports declared with it."""
         until = time.monotonic() + _REMEMBER
@@ -110,6 +120,11 @@ class Tripwire:
                 "a connection to an undeclared address was refused",
                 hint="`domicile doctor` names it; if it is meant, declare it as a Site in fleet.toml",
             )
+
+
+def watching() -> Tripwire | None:
+    """Give the Tripwire that watches this process, if one does."""
+    return _active
 
 
 _active: Tripwire | None = None
@@ -135,6 +150,8 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
         _active.on_connect(arguments[0].family, arguments[_TARGETS[event]])
     elif event in _LOOKUPS:
         _active.on_lookup(arguments[0])
+    elif event in _REVERSE:
+        _active.on_reverse(arguments[0])
 
 
 def _answering(host: Any, *arguments: Any, **named: Any) -> list[tuple[Any, ...]]:
@@ -142,6 +159,60 @@ def _answering(host: Any, *arguments: Any, **named: Any) -> list[tuple[Any, ...]
     found: list[tuple[Any, ...]] = _look_up(host, *arguments, **named)
     if _active is not None and isinstance(host, str):
         _active.on_answer(host, found)
+    return found
+
+
+def addresses(host: str) -> list[str]:
+    """Give the addresses that a name has now, sorted; an address is its own. Raises `SiteError` for an unknown name."""
+    if _is_address(host):
+        return [_plain(host)]
+    try:
+        found = _look_up(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise SiteError(
+            f"{host} has no address here", hint="ask where the service will run, or mend the name in fleet.toml"
+        ) from error
+    return sorted({_plain(str(address[0])) for *_, address in found})
+
+
+# --- a process without a network ------------------------------------------------------------------------------------
+
+_NEWUSER: Final = 0x10000000
+_NEWNET: Final = 0x40000000
+
+
+def seclude() -> bool:
+    """Move this process, and all children it will have, into an empty network namespace; False where that is refused.
+
+    Needs root or user namespaces, and in the latter case a process of one thread, which keeps its own user and group.
+    There is no way back. Source: unshare(2), user_namespaces(7).
+    """
+    user, group = os.geteuid(), os.getegid()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_NEWNET) == 0:
+        return True
+    if libc.unshare(_NEWUSER | _NEWNET) != 0:
+        return False
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
+        Path("/proc/self", name).write_text(text, encoding="ascii")
+    return True
+
+
+def kernel_count() -> int:
+    """Count the packets that this namespace sent or had no way for, by whatever library; 0 in a silent empty one.
+
+    The kernel's own count, so it sees what the Tripwire cannot: IPv4 and IPv6. Source: RFC 4293, /proc/net/snmp.
+    """
+    wanted = {"OutRequests", "OutNoRoutes", "Ip6OutRequests", "Ip6OutNoRoutes"}
+    found = 0
+    lines = Path("/proc/self/net/snmp").read_text(encoding="ascii").splitlines()
+    for names, values in zip(lines[::2], lines[1::2], strict=True):
+        if names.startswith("Ip:"):
+            found += sum(int(n) for name, n in zip(names.split(), values.split(), strict=True) if name in wanted)
+    six = Path("/proc/self/net/snmp6")
+    for line in six.read_text(encoding="ascii").splitlines() if six.exists() else ():
+        name, number = line.split()
+        found += int(number) if name in wanted else 0
     return found
 
 

@@ -3,6 +3,7 @@
 import datetime
 import ipaddress
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +20,8 @@ class Authority:
     serving: ssl.SSLContext
 
 
-def authority(zone: str, folder: Path) -> Authority:
-    """Make an authority and a server certificate of it for 127.0.0.1, valid for a day."""
+def authority(zone: str, folder: Path, *, names: Sequence[str] = ()) -> Authority:
+    """Make an authority and a server certificate of it for 127.0.0.1 and the DNS names given, valid for a day."""
     key, server_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"root of {zone}")])
     now = datetime.datetime.now(datetime.UTC)
@@ -41,7 +42,12 @@ def authority(zone: str, folder: Path) -> Authority:
         made.subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "server")]))
         .public_key(server_key.public_key())
         .serial_number(2)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName(
+                [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), *[x509.DNSName(each) for each in names]]
+            ),
+            critical=False,
+        )
         .sign(key, hashes.SHA256())
     )
     root_file, chain = folder / f"{zone}-root.pem", folder / f"{zone}-server.pem"

@@ -31,6 +31,7 @@ class OpenAIEndpoint:
     hang_after: int | None = None
     cut_after: int | None = None
     tls: ssl.SSLContext | None = None
+    place: tuple[str, int] = ("127.0.0.1", 0)
     asked: list[Asked] = field(default_factory=list)
     connections: int = 0
     bytes_read: int = 0
@@ -38,7 +39,7 @@ class OpenAIEndpoint:
     url: str = ""
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self.tls)
+        self._server = await asyncio.start_server(self._serve, *self.place, ssl=self.tls)
         self.port = self._server.sockets[0].getsockname()[1]
         self.url = f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}/v1"
         return self

@@ -6,6 +6,7 @@ Site and talks to it over stdin and stdout in the words of `edge_wire`. Rules ke
 - Without a WAL Qdrant takes no lock: `shard.lock` is ours, held by flock as long as this process lives.
 - A call whose deadline is past is dropped unread; a purge gets the time between other calls.
 - The child lives no longer than its parent, dumps no core, and has no environment but what `edge_child` lists.
+- It has no network: an empty namespace where the system gives one, and in any case a Tripwire that allows nothing.
 """
 
 import ctypes
@@ -20,6 +21,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
+
+from residency.egress import Tripwire, seclude
+
+if __name__ == "__main__":
+    seclude()  # before a library starts a thread, which would stay outside
 
 import msgspec
 
@@ -154,6 +160,7 @@ def settle(opening: wire.Opening) -> None:
 
 def main() -> None:
     """Take the opening from stdin, answer calls on what was stdout; stray prints go to stderr."""
+    Tripwire(strict=True).install()
     source, sink = 0, os.dup(1)
     os.dup2(2, 1)
     fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
