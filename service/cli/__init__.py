@@ -11,7 +11,7 @@ silence()  # before anything else is imported: some libraries decide at import w
 import sys  # noqa: E402
 
 import rich_click as click  # noqa: E402
-from click.exceptions import Abort, Exit  # noqa: E402
+from click.exceptions import Abort  # noqa: E402
 
 from residency.errors import DomicileError  # noqa: E402
 
@@ -28,7 +28,11 @@ VERBS = {
     "erase": ("service.cli.data", "Forget a document, with a certificate."),
     "report": ("service.cli.evidence", "Make a report from the ledger."),
     "receipt": ("service.cli.evidence", "Save a receipt for checking it elsewhere."),
-    "verify": ("service.cli.evidence", "Check receipts, proofs and reports offline."),
+    "verify": ("service.cli.evidence", "Check receipts, proofs, reports and certificates offline."),
+    "ledger": ("service.cli.ledger", "Save checkpoints and proofs; check every row; name witnesses."),
+    "witness": ("service.cli.ledger", "Watch a ledger from another machine, and cosign."),
+    "violations": ("service.cli.violations", "List and answer for what was found where it may not be."),
+    "reconcile": ("service.cli.violations", "Compare a Qdrant server's audit log with the receipts."),
     "policy": ("service.cli.policy", "Check, try, explain and compare the rules."),
     "keys": ("service.cli.keys", "List, rotate and rewrap sealing keys."),
     "accounts": ("service.cli.accounts", "Make tenants and API keys."),
@@ -68,11 +72,11 @@ def cli() -> None:
 def main() -> None:
     """Run the command line; errors are two lines for people: what is wrong, and what to do."""
     try:
-        cli(standalone_mode=False)
+        code = cli(standalone_mode=False)  # so called, click gives the code of an Exit instead of raising it
+        if isinstance(code, int):
+            sys.exit(code)
     except Abort:
         sys.exit(130)
-    except Exit as done:
-        sys.exit(done.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
