@@ -2,7 +2,8 @@
 
 Rules kept here: a row holds ids, counters, codes, keyed MACs and sealed fields, never content, a name in clear, or an
 exception's text. `jurisdiction` is the origin that keys and AAD were made for; `tag_pending` a narrower Tag that the
-key may already be wrapped for; `claim_digest` tells two claims apart; `artefact_id` names the original's write run.
+key may already be wrapped for; `claim_digest` tells two claims apart; `artefact_id` names the original's write run;
+`moved_from` is the version at another Site that this one is a copy of.
 """
 
 import sqlalchemy as sa
@@ -54,6 +55,7 @@ document = sa.Table(
     sa.Column("certificate", sa.Text),
     sa.Column("created", sa.Float, nullable=False),
     sa.Column("updated", sa.Float, nullable=False),
+    sa.Column("moved_from", sa.Integer),  # last, as migration 0005 adds it: the workers' take reads rows by place
     # With the lease the row says who works on it and until when; one without the other would look free.
     sa.CheckConstraint("(lease_owner IS NULL) = (lease_until IS NULL)", name="lease"),
 )

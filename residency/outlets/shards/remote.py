@@ -58,6 +58,7 @@ class RemoteShard:
         self._dimension = dimension
         self._writing = asyncio.Lock()
         self._next = ""
+        self._started = False
 
     async def start(self) -> None:
         """Make the collection and its alias when they are missing; no data passes, so it needs no Route."""
@@ -71,6 +72,7 @@ class RemoteShard:
         except TimeoutError as error:
             raise SiteError(f"the shard at {self.site} does not answer", site=self.site, hint="try again") from error
         terms.check_collection(self.site, info, self._dimension)
+        self._started = True
 
     # --- the port ---
 
@@ -202,6 +204,8 @@ class RemoteShard:
         facts = terms.check_server(self.site, refuses=refuses, told=told, cluster=cluster, secure=self._secure)
         # 2. Where it keeps copies: peers of its cluster, shards of our collection, snapshots.
         terms.check_peers(self.site, facts["peers"], self._peers)
+        if not self._started:  # it was away when we started: what is missing is made now that it is believed
+            await self.start()
         there = await calls.generation(self._name)
         if facts["peers"] and there is not None:
             facts["placement"] = terms.placed(self.site, cluster, await calls.placement(there))
