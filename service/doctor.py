@@ -103,9 +103,16 @@ def _fleet(settings: Settings) -> Finding:
 
 
 def _database(settings: Settings) -> Finding:
+    from sqlalchemy.exc import SQLAlchemyError
+
     from service.migrations import NEWEST, current
 
-    at = current(settings.database_url)
+    try:
+        at = current(settings.database_url)
+    except SQLAlchemyError as error:
+        return Finding(
+            "database", "fail", f"does not answer ({type(error).__name__})", "run `domicile init` or start it"
+        )
     if at != NEWEST:
         return Finding("database", "fail", f"at version {at or 'none'}, needs {NEWEST}", "run `domicile migrate`")
     return Finding("database", "ok", f"at version {at}")
