@@ -53,7 +53,7 @@ class Route:
     policies: tuple[str, ...]
     good_until: float
 
-    def __init__(  # noqa: PLR0913 - each field is a fact of the ruling
+    def __init__(
         self,
         mint: _Mint,
         *,

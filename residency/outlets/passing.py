@@ -10,7 +10,7 @@ from residency.route import Action, Route
 
 
 @asynccontextmanager
-async def passing(  # noqa: PLR0913 - each argument is a fact that the record needs
+async def passing(
     route: Route, *, site: str, action: Action, kind: str, within: float = 30.0, count: int = 0
 ) -> AsyncIterator[Touch]:
     """Check `route` for `action` at `site`, give the body `within` seconds, and record what it touched.
