@@ -258,4 +258,4 @@ def _open(tenant: str, category: str, subject: str, policy: str) -> sa.ColumnEle
 
 
 def _of(row: Any) -> Violation:
-    return Violation(**row._mapping | {"evidence": json.loads(row.evidence)})  # noqa: SLF001 - SQLAlchemy's own name
+    return Violation(**dict(row._mapping) | {"evidence": json.loads(row.evidence)})  # noqa: SLF001 - its public name

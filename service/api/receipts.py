@@ -1,12 +1,16 @@
 """Evidence: Receipts, the Ledger's checkpoint, inclusion and consistency proofs, its public key."""
 
+from pathlib import Path
 from typing import Any
 
-from litestar import Controller, Response, get
+from litestar import Controller, Response, get, post
 from litestar.params import FromPath, FromQuery
 
 from ingestion.errors import NotFoundError
+from residency import tiles
+from residency.errors import LeafError, LedgerError
 from service.api.replies import Asking, house_of
+from service.errors import InvalidRequestError
 
 
 class ReceiptsController(Controller):
@@ -43,6 +47,31 @@ class ReceiptsController(Controller):
         house = house_of(request)
         hashes = await house.database.run(house.ledger.consistency, old, new)
         return {"old": old, "new": new, "hashes": hashes}
+
+    @get("/ledger/tile/{level:int}/{place:path}", opt={"scope": "any"}, operation_id="ledgerTile")
+    async def tile(self, request: Asking, level: FromPath[int], place: FromPath[Path]) -> Response[bytes]:
+        """Give a tile of the tree (C2SP tlog-tiles): up to 256 hashes. Bundles of entries are not served."""
+        house = house_of(request)
+        index, width = tiles.parse(place.as_posix())
+        data = await house.database.run(house.ledger.tile, level, index, width)
+        kept = {"Cache-Control": "private, max-age=31536000, immutable"}  # a tile never changes
+        return Response(data, media_type="application/octet-stream", headers=kept)
+
+    @post("/ledger/cosignatures", opt={"scope": "report"}, operation_id="cosign", status_code=200)
+    async def cosign(self, request: Asking) -> dict[str, Any]:
+        """Take a witness's cosignature: the checkpoint it signed, as text. Only named witnesses are taken."""
+        house = house_of(request)
+        try:
+            note = (await request.body()).decode()
+        except UnicodeDecodeError as error:
+            raise InvalidRequestError("a cosigned checkpoint is text", hint="send what the witness wrote") from error
+        try:
+            size, names = await house.database.run(house.ledger.cosign, note)
+        except LeafError:
+            raise
+        except LedgerError as error:
+            raise InvalidRequestError(str(error), hint=error.hint) from error
+        return {"size": size, "witnesses": names}
 
     @get("/ledger/key", opt={"scope": "any"}, operation_id="ledgerKey")
     async def key(self, request: Asking) -> Response[str]:

@@ -114,7 +114,7 @@ def test_every_edit_of_a_leafs_columns_is_found(book, name):
             where = rows.leaves.c.id == (other if name == "id" else row["id"])
             book.do(rows.leaves.update().where(where).values({name: row[name]}))
             made += 1
-            if name in {"signature", "time"} and made % 7 == 0:
+            if name in {"id", "signature", "time"} and made % 7 == 0:
                 break  # all letters of some rows, some letters of all rows
     assert made >= 12 and book.faults() == []
 
@@ -131,8 +131,8 @@ def test_every_flipped_bit_of_a_body_is_found(book):
     assert packed, "some leaves are packed"
     for row in (packed[0], packed[-1]):
         for number, other in enumerate(edits(row["body"])):
-            if number % 5:
-                continue  # a fifth of all bits, over the whole length
+            if number % 17:
+                continue  # every seventeenth bit, over the whole length
             if unpacked(other) == unpacked(row["body"]):
                 continue  # the bits that fill up the last byte carry nothing
             book.do(rows.leaves.update().where(rows.leaves.c.id == row["id"]).values(body=other))
@@ -156,7 +156,7 @@ def test_every_edit_of_hashes_checkpoints_heads_and_models_is_found(book, table,
     for row in book.all(table):
         for name in columns:
             for number, other in enumerate(edits(row[name])):
-                if number % 11:
+                if number % 29:
                     continue
                 if table is models and not _matters(book, row, other):
                     continue
