@@ -15,6 +15,7 @@ from residency.journal import Touch, recording
 from residency.ledger import Ledger
 from residency.ports import Generator
 from residency.route import Action, Route
+from residency.tag import Tag
 from service.grounding import THRESHOLD, Citation, abstention, confidence, enough, extractive, supported
 from service.prompting import prompt
 from service.searching import Findings, Opened, Search, Searching, question_tag
@@ -106,6 +107,7 @@ class Answering:
             activity=question.activity,
             answer=text,
             touches=touches,
+            tags=(self._shown(principal, findings.passages),) if touches else (),
         )
         stored = await self._ledger.record(draft)
         return Answer(
@@ -143,11 +145,16 @@ class Answering:
         return (text, citations, None) if citations else ("", [], "generator_unsupported")
 
     def _generator_route(self, principal: Principal, question: Question, passages: tuple[Opened, ...]) -> Route | None:
-        tag = question_tag(self._engine, principal)
-        for passage in passages:
-            tag = tag.meet(passage.tag, self._engine.zones)
+        tag = self._shown(principal, passages)
         for site in self._generators:
             decision = self._engine.decide(Ask(principal, Action.GENERATE, site, (tag,), question.activity))
             if isinstance(decision, Permit):
                 return decision.route
         return None
+
+    def _shown(self, principal: Principal, passages: tuple[Opened, ...]) -> Tag:
+        """Give the Tag of what a generator is shown: the meet of the question's and the Passages'."""
+        tag = question_tag(self._engine, principal)
+        for passage in passages:
+            tag = tag.meet(passage.tag, self._engine.zones)
+        return tag

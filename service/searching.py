@@ -361,8 +361,12 @@ class Searching:
         activity: str,
         answer: str = "",
         touches: Sequence[Touch] = (),
+        tags: Sequence[Tag] = (),
     ) -> Draft:
-        """Write the Draft of a Receipt: every Site touched, every refusal, commitments instead of content."""
+        """Write the Draft of a Receipt: every Site touched, every refusal, commitments instead of content.
+
+        `touches` and `tags` are those that came after the search.
+        """
         documents = sorted({passage.document_id for passage in findings.passages})
         commits: dict[str, bytes | list[bytes]] = {
             "principal": principal.id.encode(),
@@ -375,7 +379,7 @@ class Searching:
             kind=kind,
             tenant=principal.tenant,
             activity=activity,
-            tags=findings.tags,
+            tags=tuple(dict.fromkeys((*findings.tags, *tags))),
             steps=steps([*findings.touches, *touches], self._engine.fleet, datetime.now(UTC), reason="asked"),
             refused=[refusal.facts() for refusal in findings.refusals],
             withheld=findings.withheld,
