@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 from litestar import Controller, Response, get, post
-from litestar.params import FromPath
+from litestar.params import FromPath, JSONBody
 
 from service.api.replies import Asking, house_of
 from service.rulemaking import given
@@ -43,7 +43,7 @@ class PoliciesController(Controller):
         return {"proposals": await house.database.run(house.rulemaking.proposals)}
 
     @post("/proposals", opt={"scope": "admin"}, operation_id="proposePolicies")
-    async def propose(self, request: Asking, data: Proposed) -> Response[dict[str, Any]]:
+    async def propose(self, request: Asking, data: JSONBody[Proposed]) -> Response[dict[str, Any]]:
         """Propose a policies folder: 422 with what is wrong, 201 in force at once, 202 waiting for a second admin."""
         house = house_of(request)
         book = given(data.files)
