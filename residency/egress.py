@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,10 +40,14 @@ class UndeclaredError(SiteError, PermissionError):
 
 
 class Tripwire:
-    """Counts connections to undeclared addresses; in strict mode it also refuses them with an `UndeclaredError`."""
+    """Counts connections to undeclared addresses; in strict mode it also refuses them with an `UndeclaredError`.
 
-    def __init__(self, *, strict: bool = False) -> None:
+    `told` is called for each; it must not connect to anything.
+    """
+
+    def __init__(self, *, strict: bool = False, told: Callable[[], None] | None = None) -> None:
         self.strict = strict
+        self._told = told
         self._allowed: set[Destination] = set()
         self._hosts: set[str] = set()
         self._answers: dict[Destination, float] = {}
@@ -92,20 +97,20 @@ class Tripwire:
 
     def on_lookup(self, host: object) -> None:
         """Judge a name to be looked up; an address needs none. Raises `UndeclaredError` in strict mode."""
-        name = _plain(host.decode("ascii", "replace") if isinstance(host, bytes) else str(host or ""))
+        name = _spelt(host)
         if name and name not in self._hosts and not _is_address(name):
             self._trip((name, 0))
 
     def on_reverse(self, address: object) -> None:
         """Judge a question for the name of an address: nothing here needs one. Raises as `on_lookup` does."""
         host = address[0] if isinstance(address, tuple) and address else address
-        self._trip((_plain(host.decode("ascii", "replace") if isinstance(host, bytes) else str(host)), 0))
+        self._trip((_spelt(host), 0))
 
     def on_answer(self, host: str, found: list[tuple[Any, ...]]) -> None:
-        """Remember the addresses that a lookup of a declared host gave, for the ports declared with it."""
+        """Remember the addresses that a lookup of a declared host (spelt plainly) gave, for its declared ports."""
         until = time.monotonic() + _REMEMBER
         with self._lock:
-            ports = [port for name, port in self._allowed if name == _plain(host)]
+            ports = [port for name, port in self._allowed if name == host]
             self._answers = {place: end for place, end in self._answers.items() if end > time.monotonic()}
             for *_, address in found:
                 self._answers.update({(_plain(str(address[0])), port): until for port in ports})
@@ -115,6 +120,8 @@ class Tripwire:
             self._unexpected += 1
             if place in self._seen or len(self._seen) < _MOST_KEPT:
                 self._seen[place] += 1
+        if self._told is not None:
+            self._told()
         if self.strict:
             raise UndeclaredError(
                 "a connection to an undeclared address was refused",
@@ -157,8 +164,8 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
 def _answering(host: Any, *arguments: Any, **named: Any) -> list[tuple[Any, ...]]:
     """Look up as `socket.getaddrinfo` does and tell the Tripwire what was found."""
     found: list[tuple[Any, ...]] = _look_up(host, *arguments, **named)
-    if _active is not None and isinstance(host, str):
-        _active.on_answer(host, found)
+    if _active is not None:
+        _active.on_answer(_spelt(host), found)  # anyio, and so httpx, hands over bytes
     return found
 
 
@@ -214,6 +221,10 @@ def kernel_count() -> int:
         name, number = line.split()
         found += int(number) if name in wanted else 0
     return found
+
+
+def _spelt(host: object) -> str:
+    return _plain(host.decode("ascii", "replace") if isinstance(host, bytes) else str(host or ""))
 
 
 def _plain(host: str) -> str:

@@ -7,6 +7,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from residency.errors import DomicileError
 from service.api.replies import Asking, house_of
+from service.metering import REGISTRY
 
 
 @get("/livez", opt={"exclude_from_auth": True}, exclude_from_auth=True, operation_id="livez")
@@ -17,7 +18,10 @@ async def livez() -> dict[str, str]:
 
 @get("/readyz", opt={"exclude_from_auth": True}, exclude_from_auth=True, operation_id="readyz")
 async def readyz(request: Asking) -> Response[dict[str, Any]]:
-    """Say whether database, Ledger, rules and at least one Site work; 503 if one does not. Names and states only."""
+    """Say whether database, Ledger, rules and at least one Site work; 503 if one does not.
+
+    Names and states only; a closed Site with its cause and since when.
+    """
     house = house_of(request)
     checks: dict[str, str] = {}
     try:
@@ -25,9 +29,9 @@ async def readyz(request: Asking) -> Response[dict[str, Any]]:
         checks["ledger"] = "ok"
     except DomicileError:
         checks["ledger"] = "fail"
-    fleet = house.engine.fleet
-    closed = [site for site in fleet.sites if not fleet.bound(site)]
-    checks["sites"] = "fail" if len(closed) == len(fleet.sites) else "ok"
+    sites = await house.probing.listing()
+    closed = [site for site in sites if site["state"] == "closed"]
+    checks["sites"] = "fail" if len(closed) == len(sites) else "ok"
     try:
         house.engine.zones.check("EU")  # no table is given out while the clock stands behind the ledger
         checks["clock"] = "ok"
@@ -35,7 +39,10 @@ async def readyz(request: Asking) -> Response[dict[str, Any]]:
         checks["clock"] = "set back"
     good = all(value == "ok" for value in checks.values())
     checks["policy"] = house.rulemaking.health.partition(":")[0]  # the last good set is safe to serve
-    return Response({"status": "ok" if good else "fail", "checks": checks}, status_code=200 if good else 503)
+    body: dict[str, Any] = {"status": "ok" if good else "fail", "checks": checks}
+    if closed:
+        body["closed"] = {site["id"]: {"cause": site["cause"], "since": site["since"]} for site in closed}
+    return Response(body, status_code=200 if good else 503)
 
 
 @get(
@@ -44,4 +51,4 @@ async def readyz(request: Asking) -> Response[dict[str, Any]]:
 async def metrics(request: Asking) -> Response[bytes]:
     """Give counters for Prometheus; labels from closed lists only, never a tenant, a name or an id."""
     house_of(request)
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)

@@ -94,6 +94,10 @@ class QdrantDouble:
         """Close the connection on the next matching calls, without an answer."""
         self._failures += [(re.compile(path), None)] * times
 
+    def forgive(self) -> None:
+        """Fail no more."""
+        self._failures.clear()
+
     def calls(self, path: str) -> list[Seen]:
         """Give the logged calls whose path matches."""
         return [seen for seen in self.log if re.search(path, seen.path)]

@@ -45,7 +45,7 @@ class Room:
 
     def __init__(self) -> None:
         self._holder = subprocess.Popen(
-            [sys.executable, __file__, "hold"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-I", __file__, "hold"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         assert self._holder.stdout is not None
         if self._holder.stdout.readline() != "ready\n":
@@ -108,7 +108,7 @@ class Room:
         order = {"room": self.pid, "resolver": resolver, "writable": [str(path) for path in writable]}
         with output.open("wb") as sink:
             return subprocess.Popen(
-                [sys.executable, __file__, "enter", json.dumps(order), *command],
+                [sys.executable, "-I", __file__, "enter", json.dumps(order), *command],
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
                 stdout=sink,

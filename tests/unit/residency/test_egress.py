@@ -2,15 +2,18 @@
 
 import asyncio
 import socket
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import pytest
 
-from residency.egress import Tripwire
+from residency import egress
+from residency.egress import Tripwire, UndeclaredError, addresses
 from residency.errors import SiteError
 
 pytestmark = pytest.mark.enable_socket
@@ -113,6 +116,71 @@ async def test_a_planted_call_through_httpx_is_seen_on_asyncios_loop(tripwire: T
         with suppress(SiteError, httpx.HTTPError):
             await line.get(f"http://127.0.0.1:{port}/")
     assert tripwire.unexpected == 1
+
+
+async def test_a_declared_name_may_be_called_through_httpx(tripwire: Tripwire, port: int) -> None:
+    tripwire.allow("localhost", port)
+    async with httpx.AsyncClient(trust_env=False, timeout=0.5) as line:
+        with pytest.raises(httpx.ReadTimeout):  # the server says nothing, but it was reached
+            await line.get(f"http://localhost:{port}/")
+    assert tripwire.unexpected == 0
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda: socket.gethostbyaddr("198.51.100.7"), lambda: socket.getnameinfo(("198.51.100.7", 9), 0)]
+)
+def test_the_name_of_an_address_is_not_asked_for(tripwire: Tripwire, ask: Callable[[], object]) -> None:
+    if not tripwire.strict:
+        tripwire.on_reverse("198.51.100.7")  # the question itself would leave this machine
+        tripwire.on_reverse(("198.51.100.7", 9))
+    else:
+        with pytest.raises(UndeclaredError):
+            ask()
+    assert set(tripwire.seen()) == {("198.51.100.7", 0)}
+
+
+def test_who_must_know_is_told_of_each(port: int) -> None:
+    told: list[int] = []
+    watcher = Tripwire(told=lambda: told.append(1))
+    watcher.on_connect(socket.AF_INET, ("198.51.100.7", port))
+    watcher.on_lookup("exfiltration.invalid")
+    assert len(told) == watcher.unexpected == 2
+
+
+def test_addresses_of_an_address_and_of_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert addresses("198.51.100.7") == ["198.51.100.7"]
+    assert "127.0.0.1" in addresses("localhost")
+
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "unknown")
+
+    monkeypatch.setattr(egress, "_look_up", unknown)
+    with pytest.raises(SiteError):
+        addresses("no-such-host.invalid")
+
+
+SECLUDED = """
+import socket
+from residency.egress import kernel_count, seclude
+assert seclude()
+assert kernel_count() == 0
+{attempt}
+print(kernel_count())
+"""
+ATTEMPTS = {
+    "nothing": "",
+    "python": "socket.socket(type=socket.SOCK_DGRAM).connect_ex(('198.51.100.7', 53))",
+    "c": "import ctypes as c; c.CDLL(None).getaddrinfo(b'leak.invalid', b'443', None, c.byref(c.c_void_p()))",
+}
+
+
+@pytest.mark.parametrize("attempt", ATTEMPTS)
+def test_a_secluded_process_reaches_nothing_and_the_kernel_counts_what_it_tried(attempt: str) -> None:
+    code = SECLUDED.format(attempt=ATTEMPTS[attempt])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if "assert seclude()" in done.stderr:
+        pytest.skip("this system gives no namespaces to this account")
+    assert (int(done.stdout) > 0) == (attempt != "nothing")
 
 
 async def test_asyncios_own_connections_are_seen(tripwire: Tripwire, port: int) -> None:
