@@ -109,7 +109,7 @@ class _File:
             fleet = Fleet.parse(self._book.files[f"cases/{self._file['fleet']}"].decode(), zones)
             for site in fleet.sites:
                 age = timedelta(hours=-1 if site in self._file.get("stale", ()) else 1)
-                fleet.verify(site, bound=True, until=now + age)
+                fleet.verify(site, bound=site not in self._file.get("unbound", ()), until=now + age)
             engine = Engine(zones, self._policy, fleet, clock=lambda: now)
             for tenant, ceiling in self._file["tenants"].items():
                 engine.admit(tenant, frozenset(ceiling))
