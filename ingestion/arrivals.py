@@ -145,7 +145,7 @@ def _living_twin(
     newest = connection.execute(
         sa.select(document)
         .where(c.tenant_id == tenant, c.collection_id == collection_id, c.name_mac == name_mac)
-        .where(c.state.not_in([State.RECEIVING, State.ERASING, State.ERASED]))
+        .where(c.state.not_in([State.RECEIVING, State.MOVING, State.ERASING, State.ERASED]))
         .order_by(c.version.desc())
         .limit(1)
     ).first()

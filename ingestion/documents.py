@@ -26,6 +26,10 @@ from residency.tag import Tag
 __all__ = ["ClassCount", "Document", "Documents", "Listing", "State", "names_of", "of_row"]
 
 
+_UNBORN = (State.RECEIVING, State.MOVING)
+"""Not yet a version that anybody is told of."""
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """One version of a Document as the service shows it. `name_sealed` opens with the version's DEK alone."""
@@ -61,7 +65,7 @@ class Document:
         """How far the way to live is done, 0 to 1, from the row's counters."""
         share = self.passages_done / self.passages if self.passages else 0.0
         match self.state:
-            case State.RECEIVING | State.FAILED | State.ERASED:
+            case State.RECEIVING | State.MOVING | State.FAILED | State.ERASED:
                 return 0.0
             case State.SEALED:
                 return 0.05
@@ -181,8 +185,8 @@ class Documents(Inventory):
         """Give one version, else the newest. Raises `NotFoundError`, the same for a foreign id as for an unknown."""
         c = document.c
         query = sa.select(document).where(c.tenant_id == tenant, c.id == document_id, c.state != State.RECEIVING)
-        if version is not None:
-            query = query.where(c.version == version)
+        # a copy at another Site stands for the Document only once it is sealed there
+        query = query.where(c.version == version if version is not None else c.state != State.MOVING)
         with self.database.reading() as connection:
             row = connection.execute(query.order_by(c.version.desc()).limit(1)).first()
         if row is None:
@@ -239,9 +243,9 @@ class Documents(Inventory):
         c, newer = document.c, document.alias("newer")
         query = sa.select(document).where(
             c.tenant_id == tenant,
-            c.state.not_in([State.RECEIVING, State.ERASED]),
+            c.state.not_in([*_UNBORN, State.ERASED]),
             ~sa.exists().where(
-                newer.c.id == c.id, newer.c.version > c.version, newer.c.state.not_in([State.RECEIVING])
+                newer.c.id == c.id, newer.c.version > c.version, newer.c.state.not_in(_UNBORN)
             ),
         )
         if collection_id is not None:

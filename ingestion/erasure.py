@@ -239,7 +239,8 @@ class Erasure:
     def _versions(self, identifier: str) -> list[Document]:
         c = document.c
         with self.database.reading() as connection:
-            query = sa.select(document).where(c.id == identifier).order_by(c.version.desc())
+            # a version that was moved away left nothing behind, and its Site may be gone from the Fleet
+            query = sa.select(document).where(c.id == identifier, c.state != State.ERASED).order_by(c.version.desc())
             return [of_row(row) for row in connection.execute(query)]
 
     def _points(self, identifier: str) -> list[str]:

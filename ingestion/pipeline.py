@@ -22,6 +22,7 @@ from ingestion.crash import crash_point
 from ingestion.errors import IngestionError, LeaseLostError, ReaderError
 from ingestion.indexing import Indexing
 from ingestion.leases import ATTEMPTS, Lease, Leases
+from ingestion.moving import Moving
 from ingestion.records import Records
 from ingestion.rulings import Passes
 from ingestion.sandbox import Reading
@@ -74,6 +75,17 @@ class Pipeline:
         self.embedders = embedders
         self.read = read
         self.passage_tokens = passage_tokens
+        self.moving = Moving(
+            database=database,
+            leases=leases,
+            engine=engine,
+            keyring=keyring,
+            ledger=ledger,
+            records=self.records,
+            shards=shards,
+            vaults=vaults,
+            embedders=embedders,
+        )
         self._steps: dict[str, Step] = {
             State.SEALED: self._parse,
             State.PARSED: self._tag,
@@ -94,10 +106,13 @@ class Pipeline:
             hand: list[Open] = []
             try:
                 if lease.row["attempts"] > ATTEMPTS:
-                    await run(self.records.end, work, State.FAILED, "poison")
+                    await self._fail(work, hand, "poison")
                 elif lease.row["state"] == State.REPLACED:
-                    await self._archive(work)
+                    away = await run(self.moving.moved_away, work)
+                    await (self.moving.leave(work) if away else self._archive(work))
                 else:
+                    if lease.row["state"] == State.MOVING:
+                        await self.moving.copy(work)
                     await self._story(work, hand)
             except (LeaseLostError, sa.exc.DBAPIError):
                 raise
@@ -338,9 +353,12 @@ class Pipeline:
         await self.database.run(self.leases.move, work.lease, to, **values)
         crash_point(str(to))
 
-    async def _fail(self, work: Work, hand: list[Open], cause: str, error: Exception) -> None:
+    async def _fail(self, work: Work, hand: list[Open], cause: str, error: Exception | None = None) -> None:
         """End with a cause; what the error said beyond that is sealed, since it may speak of the text."""
-        details = {"error_sealed": hand[0].sealed(work, "error", str(error))} if hand else {}
+        if work["state"] == State.MOVING:
+            await self.moving.give_up(work, cause)
+            return
+        details = {"error_sealed": hand[0].sealed(work, "error", str(error))} if hand and error else {}
         await self.database.run(self.records.end, work, State.FAILED, cause, **details)
         crash_point("failed")
 

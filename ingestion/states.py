@@ -11,6 +11,7 @@ class State(StrEnum):
     """Where a version stands; people meet three ends: live, quarantined, failed."""
 
     RECEIVING = "receiving"
+    MOVING = "moving"
     SEALED = "sealed"
     PARSED = "parsed"
     TAGGED = "tagged"
@@ -28,8 +29,8 @@ class State(StrEnum):
 
 COMING: Final = (State.SEALED, State.PARSED, State.TAGGED, State.SPLIT, State.EMBEDDED, State.INDEXED)
 """On the way to live, a worker's business."""
-READY: Final = (*COMING, State.REPLACED, State.ERASING)
-"""What a worker may take."""
+READY: Final = (*COMING, State.REPLACED, State.ERASING, State.MOVING)
+"""What a worker may take; the index of the queue names them in this order."""
 LIVING: Final = (*COMING, State.LIVE, State.QUARANTINED)
 """A version that stands for the Document: the same bytes again change nothing."""
 NEVER: Final = 1e15

@@ -33,6 +33,12 @@ def fleet() -> str:
     return site("fra", "DE", "DE")
 
 
+def two_sites() -> str:
+    from tests.doubles.ingesting import site
+
+    return fleet() + site("par", "FR", "FR", embeds=False)
+
+
 def embedder() -> Any:
     from tests.doubles.ingesting import HashEmbedder
 
@@ -40,16 +46,24 @@ def embedder() -> Any:
 
 
 async def tell(folder: Path, story: str) -> None:
-    """Live through a story: `ingest`, `replace` or `erase`."""
+    """Live through a story: `ingest`, `replace`, `erase` or `move`."""
     from tests.doubles.ingesting import APP, ingesting
 
     async with ingesting(
-        folder, fleet=fleet(), embedder=embedder(), lease_seconds=LEASE, name=f"doomed-{os.getpid()}", concurrency=1
+        folder,
+        fleet=two_sites() if story == "move" else fleet(),
+        embedder=embedder(),
+        lease_seconds=LEASE,
+        name=f"doomed-{os.getpid()}",
+        concurrency=1,
     ) as house:
         taken = await house.taken("rules.txt", FIRST.encode(), **CLAIM)
         await house.worker.drain()
         if story == "replace":
             await house.taken("rules.txt", SECOND.encode(), **CLAIM)
+            await house.worker.drain()
+        if story == "move":
+            await house.pipeline.moving.move(APP, taken.document.id, "par")
             await house.worker.drain()
         if story == "erase":
             await house.erasure.erase(APP, taken.document.id)
@@ -85,7 +99,7 @@ def main() -> None:
     builder.put("text", "One sentence. Another one, a little longer than the first.")
     reading: Reading = builder.reading("text/plain")
     ingestion.splitter.split(reading, count_tokens=lambda text: len(text.split()), max_tokens=20)
-    ingesting.engine_over(fleet())
+    ingesting.engine_over(two_sites())
     print("ready", flush=True)
     for line in sys.stdin:
         order = json.loads(line)

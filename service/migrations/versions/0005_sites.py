@@ -22,3 +22,15 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("site", name=op.f("pk_site_state")),
     )
     op.add_column("document", sa.Column("moved_from", sa.Integer(), nullable=True))
+    op.drop_index("ix_document_ready", table_name="document")
+    ready = sa.text(
+        "state IN ('sealed', 'parsed', 'tagged', 'split', 'embedded', 'indexed', 'replaced', 'erasing', 'moving')"
+    )
+    op.create_index(
+        "ix_document_ready",
+        "document",
+        ["tenant_id", "not_before"],
+        unique=False,
+        sqlite_where=ready,
+        postgresql_where=ready,
+    )
