@@ -10,7 +10,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,9 +19,9 @@ import residency
 from residency import logkey
 from residency.database import Database
 from residency.egress import Tripwire
-from residency.engine import Engine
+from residency.engine import Engine, utcnow
 from residency.errors import DomicileError, SiteError
-from residency.fleet import Fleet, Site
+from residency.fleet import Fleet, Holding, Site
 from residency.notes import Verifier
 from residency.policy import PolicySet
 from residency.ports import Embedder, Generator, KeyProvider, Shard, Vault
@@ -29,11 +29,19 @@ from residency.zones import Zones
 from service.accounts import Accounts
 from service.errors import HomeError
 from service.house import House
+from service.probing import Probing
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from residency.inspection import Fault
+    from residency.outlets.ledger_line import LedgerLine
+    from residency.outlets.lines import Line
+    from residency.outlets.shards.remote import RemoteShard
 
 if TYPE_CHECKING:  # both load onnxruntime or torch's neighbours; only the house needs them
     from residency.ledger import Ledger
     from residency.outlets.embedders.body import RunnerEmbedder
+    from residency.outlets.ledger_line import LedgerLine
     from residency.outlets.models import VerifiedModel
 
 DIMENSION = 384
@@ -108,12 +116,17 @@ def rules(settings: Settings) -> tuple[Zones, PolicySet, Fleet]:
     folder = policies_of(settings)
     zones = Zones.load(folder / "zones.toml")
     policy = PolicySet.load(folder, zones)
-    chosen = Path(settings.rules.fleet) if settings.rules.fleet else settings.path / "fleet.toml"
+    chosen = fleet_file(settings)
     if settings.rules.fleet or chosen.is_file():
         fleet = Fleet.load(chosen, zones)
     else:
         fleet = Fleet.single(settings.here.zone, settings.here.operator, zones)
     return zones, policy, fleet
+
+
+def fleet_file(settings: Settings) -> Path:
+    """Give the path of the fleet file, whether it exists or not; paths inside it count from its folder."""
+    return Path(settings.rules.fleet) if settings.rules.fleet else settings.path / "fleet.toml"
 
 
 def database_of(settings: Settings) -> Database:
@@ -161,9 +174,11 @@ async def domicile(
     from ingestion.worker import Worker
     from residency.keyring import Keyring
     from residency.ledger import Ledger
+    from residency.violations import Violations
     from service.answering import Answering
     from service.catalogue import Catalogue
     from service.custody import Custody
+    from service.reconciling import Reconciling
     from service.reporting import Reporting
     from service.rulemaking import Rulemaking, settle
     from service.searching import Searching
@@ -186,22 +201,31 @@ async def domicile(
         engine = Engine(zones, policy, fleet, clock=clock)
         for tenant in accounts.tenants():
             engine.admit(tenant.id, tenant.ceiling)
-        # (4) outlets, probed
-        outlets = await _outlets(settings, fleet, stack, index=index, given=embedders)
-        await _probe(settings, fleet, outlets, clock())
+        # (4) outlets
+        watching: list[Probing] = []  # made once the Ledger is there, and outlets report a loss to it
+
+        def lost(site: str, cause: str) -> None:
+            for each in watching:
+                each.lost(site, cause)
+
+        outlets = await _outlets(settings, fleet, stack, index=index, given=embedders, lost=lost)
         # (5) keyring, Ledger
         keyring = Keyring(database, outlets.keys, mac_key=secret)
         ledger = Ledger(
             database,
             logkey.LogKey.load_or_create(settings.path / "keys" / "ledger.key"),
-            origin=_origin(settings),
+            origin=origin_of(settings),
             digests=engine.digests,
             software=_software(),
             mirror=settings.path / "keys" / "ledger.checkpoint",
             witnesses=partial(witnesses, settings.path),
         )
         ledger.check()
+        violations = Violations(database, ledger, clock=clock)
         _tell_time(engine, ledger)
+        probing = _probing(settings, database, engine, outlets, clock, ledger if index else None)
+        watching.append(probing)
+        await probing.once()
         # (6) use-cases
         documents = Documents(database)
         leases = Leases(database, engine, name=f"worker:{os.getpid()}:{secrets.token_hex(4)}")
@@ -287,7 +311,10 @@ async def domicile(
             searching=searching,
             answering=answering,
             reporting=Reporting(ledger, documents, engine),
+            violations=violations,
+            reconciling=Reconciling(ledger, violations, tenants=lambda: [each.id for each in accounts.tenants()]),
             custody=Custody(engine=engine, keyring=keyring),
+            probing=probing,
             rulemaking=Rulemaking(
                 database=database,
                 engine=engine,
@@ -305,7 +332,7 @@ async def domicile(
         # (7) what runs beside: checkpoints, probes, workers
         tasks = [
             asyncio.create_task(_sequence(house)),
-            asyncio.create_task(_keep_probing(house, outlets, clock)),
+            asyncio.create_task(probing.run(settings.rules.probe_every_s, house.stopping)),
             asyncio.create_task(_follow_rules(house)),
         ]
         if index and work and settings.ingestion.workers:
@@ -327,10 +354,18 @@ class Outlets:
         self.generators: dict[str, Generator] = {}
         self.keys: dict[str, KeyProvider] = {}
         self.vaults: dict[str, Vault] = {}
+        self.lines: dict[tuple[str, str], Line] = {}
+        """Their https addresses, by Site and kind."""
 
 
 async def _outlets(
-    settings: Settings, fleet: Fleet, stack: AsyncExitStack, *, index: bool, given: Mapping[str, Embedder] | None
+    settings: Settings,
+    fleet: Fleet,
+    stack: AsyncExitStack,
+    *,
+    index: bool,
+    given: Mapping[str, Embedder] | None,
+    lost: Callable[[str, str], None],
 ) -> Outlets:
     from residency.outlets.keys.file import FileKeys
     from residency.outlets.vaults.folder import FolderVault
@@ -344,58 +379,122 @@ async def _outlets(
             outlets.vaults[site.id] = FolderVault(folder / "vault", site=site.id)
     if not index:
         return outlets
+    from residency.outlets.lines import lines
+
+    base = fleet_file(settings).parent
+    outlets.lines |= lines(fleet, base)
     outlets.embedders |= given if given is not None else await asyncio.to_thread(_embedders, settings, fleet)
     for embedder in outlets.embedders.values():
         stack.push_async_callback(embedder.aclose)
     dimension = next((each.dimension for each in outlets.embedders.values()), DIMENSION)
     for site in fleet.sites.values():
-        if (shard := await _shard(settings, site, dimension)) is not None:
+        line = outlets.lines.get((site.id, "shard"))
+        if (shard := await _shard(settings, site, dimension, line, lost)) is not None:
             outlets.shards[site.id] = shard
             stack.push_async_callback(shard.aclose)
         holding = site.holding("generator")
         if holding is not None and holding.scheme in {"http", "https"}:
-            from residency.outlets.connect import trust
             from residency.outlets.generators.openai_like import OpenAILikeGenerator
 
+            line = outlets.lines.get((site.id, "generator"))
             generator = OpenAILikeGenerator(
                 site.id,
                 holding.url,
                 str(holding.settings.get("model", "default")),
-                _secret(holding.settings, "key_file"),
-                trust(_path(holding.settings, "trust_root")) if holding.scheme == "https" else None,
+                _secret(base, holding.settings),
+                line.context if line else None,
             )
             outlets.generators[site.id] = generator
             stack.push_async_callback(generator.aclose)
     return outlets
 
 
-async def _shard(settings: Settings, site: Site, dimension: int) -> Shard | None:
+async def _shard(
+    settings: Settings, site: Site, dimension: int, line: "Line | None", lost: Callable[[str, str], None]
+) -> Shard | None:
     holding = site.holding("shard")
     if holding is None:
         return None
     if holding.scheme == "edge":
         from residency.outlets.shards.edge import EdgeShard
 
-        shard = EdgeShard(site.id, settings.path / "sites" / site.id / "shard", dimension=dimension)
+        folder = settings.path / "sites" / site.id / "shard"
+        shard = EdgeShard(site.id, folder, dimension=dimension, on_closed=lost)
         await shard.start()
         return shard
-    from residency.outlets.connect import trust
-    from residency.outlets.shards.remote import RemoteShard
-
-    remote = RemoteShard(
-        site.id,
-        holding.url,
-        api_key=_secret(holding.settings, "key_file"),
-        ssl_context=trust(_path(holding.settings, "trust_root")) if holding.scheme == "https" else None,
-        collection=str(holding.settings.get("collection", "domicile")),
-        dimension=dimension,
-        shard_key=str(holding.settings["shard_key"]) if "shard_key" in holding.settings else None,
-    )
+    remote = _remote(settings, site, holding, dimension, line)
     try:
         await remote.start()
     except SiteError as error:
         logging.getLogger("domicile").warning("site %s: %s", site.id, error)  # its probe closes it; the rest serve
     return remote
+
+
+def _remote(settings: Settings, site: Site, holding: Holding, dimension: int, line: "Line | None") -> "RemoteShard":
+    from residency.outlets.shards.remote import RemoteShard
+
+    options = holding.settings
+    return RemoteShard(
+        site.id,
+        holding.url,
+        api_key=_secret(fleet_file(settings).parent, options),
+        ssl_context=line.context if line else None,
+        collection=str(options.get("collection", "domicile")),
+        dimension=dimension,
+        shard_key=str(options["shard_key"]) if "shard_key" in options else None,
+        peers=[str(uri) for uri in options.get("peers", ())],
+        snapshots=str(options.get("snapshots", "")),
+    )
+
+
+@asynccontextmanager
+async def lookout(settings: Settings, clock: Callable[[], datetime] = utcnow) -> AsyncIterator[Probing]:
+    """Make what probes Sites from beside a running service: https addresses, Qdrant servers and keys, nothing else.
+
+    Embedded shards belong to the process that serves, so they are left out; nothing is recorded.
+    """
+    from residency.outlets.keys.file import FileKeys
+    from residency.outlets.lines import lines
+
+    async with AsyncExitStack() as stack:
+        zones, policy, fleet = rules(settings)
+        database = database_of(settings)
+        stack.callback(database.close)
+        outlets = Outlets()
+        outlets.lines |= lines(fleet, fleet_file(settings).parent)
+        for site in fleet.sites.values():
+            holding = site.holding("shard")
+            if _scheme(site, "keys") == "file":
+                outlets.keys[site.id] = FileKeys(settings.path / "keys" / site.id, site=site.id)
+            if holding is not None and holding.scheme != "edge":
+                remote = _remote(settings, site, holding, DIMENSION, outlets.lines.get((site.id, "shard")))
+                outlets.shards[site.id] = remote
+                stack.push_async_callback(remote.aclose)
+        engine = Engine(zones, policy, fleet, clock=clock)
+        yield _probing(settings, database, engine, outlets, clock, None)
+
+
+def _probing(
+    settings: Settings,
+    database: Database,
+    engine: Engine,
+    outlets: Outlets,
+    clock: Callable[[], datetime],
+    ledger: "Ledger | None",
+) -> Probing:
+    """Make what probes the Sites; without a Ledger nothing of it is kept."""
+    return Probing(
+        database=database,
+        engine=engine,
+        ledger=ledger,
+        shards=outlets.shards,
+        keys=outlets.keys,
+        lines=outlets.lines,
+        here=settings.here.zone,
+        steward=settings.rules.admin_tenant,
+        ttl=settings.rules.probe_ttl_s,
+        clock=clock,
+    )
 
 
 def _embedders(settings: Settings, fleet: Fleet) -> dict[str, Embedder]:
@@ -441,17 +540,14 @@ def _scheme(site: Site, kind: str) -> str:
     return holding.scheme if holding else ""
 
 
-def _secret(options: Mapping[str, object], name: str) -> str:
-    path = _path(options, name)
-    return path.read_text(encoding="utf-8").strip() if path else ""
+def _secret(base: Path, options: Mapping[str, object]) -> str:
+    """Read the `key_file` of a holding; its path counts from the fleet file's folder."""
+    name = str(options.get("key_file", ""))
+    return (base / name).read_text(encoding="utf-8").strip() if name else ""
 
 
-def _path(options: Mapping[str, object], name: str) -> Path | None:
-    value = options.get(name)
-    return Path(str(value)) if value else None
-
-
-def _origin(settings: Settings) -> str:
+def origin_of(settings: Settings) -> str:
+    """Give the name that the Ledger signs under: host and epoch."""
     host = settings.public_url.partition("://")[2]
     return f"{host}/ledger/{logkey.epoch(settings.path / 'keys' / 'ledger.epoch')}"
 
@@ -461,6 +557,52 @@ def witnesses(folder: Path) -> list[Verifier]:
     file = folder / "witnesses.txt"
     lines = file.read_text(encoding="utf-8").split() if file.is_file() else []
     return [Verifier.parse(line) for line in lines]
+
+
+def begin_epoch(settings: Settings) -> str:
+    """Let the Ledger go on under a new name, and forget the newest time of each tenant; gives the name."""
+    from residency.leaves import heads
+
+    database = database_of(settings)
+    try:
+        with database.transaction() as connection:
+            connection.execute(heads.update().values(time=""))
+    finally:
+        database.close()
+    logkey.begin(settings.path / "keys" / "ledger.epoch")
+    return origin_of(settings)
+
+
+def inspection(settings: Settings, progress: Callable[[int, int], None]) -> Iterator["Fault"]:
+    """Read every row of the Ledger again; gives what does not hold."""
+    from residency.inspection import Inspection
+
+    database = database_of(settings)
+    key = logkey.LogKey.load_or_create(settings.path / "keys" / "ledger.key")
+    mirror = settings.path / "keys" / "ledger.checkpoint"
+    try:
+        yield from Inspection(
+            database, lambda name: Verifier.parse(key.vkey(name)), mirror=mirror, progress=progress
+        ).run()
+    finally:
+        database.close()
+
+
+@asynccontextmanager
+async def ledger_line(url: str, *, key: str, trust_root: Path | None) -> AsyncIterator["LedgerLine"]:
+    """Open a witness's line to a log, and refuse this process every other destination."""
+    from residency.outlets.connect import destination, trust
+    from residency.outlets.ledger_line import LedgerLine
+
+    guard = Tripwire(strict=True)
+    guard.allow(*destination(url))
+    guard.install()
+    line = LedgerLine(url, key=key, ssl_context=trust(trust_root) if url.startswith("https") else None)
+    try:
+        yield line
+    finally:
+        await line.aclose()
+        guard.uninstall()
 
 
 def _software() -> str:
@@ -490,37 +632,15 @@ def destinations(settings: Settings, fleet: Fleet) -> list[tuple[str, int]]:
 
 def tripwire(settings: Settings, fleet: Fleet) -> Tripwire:
     """Make the tripwire that knows the addresses of Fleet and database alone; who owns the process installs it."""
-    made = Tripwire(strict=settings.egress.refuse)
+    from service.metering import UNEXPECTED
+
+    made = Tripwire(strict=settings.egress.refuse, told=UNEXPECTED.inc)
     for host, port in destinations(settings, fleet):
         made.allow(host, port)
     return made
 
 
 # --- what runs beside -----------------------------------------------------------------------------------------------
-
-
-async def _probe(settings: Settings, fleet: Fleet, outlets: Outlets, now: datetime) -> None:
-    """Ask every Site whether it is what the Fleet says; a Site that fails closes by itself when its time runs out."""
-    until = now + timedelta(seconds=settings.rules.probe_ttl_s)
-
-    async def one(site: Site) -> None:
-        try:
-            if site.id in outlets.shards:
-                await outlets.shards[site.id].probe()
-            if site.id in outlets.keys:
-                await outlets.keys[site.id].status()
-        except DomicileError as error:
-            fleet.close(site.id, str(error))
-        else:
-            fleet.verify(site.id, bound=True, until=until)
-
-    await asyncio.gather(*(one(site) for site in fleet.sites.values()))
-
-
-async def _keep_probing(house: House, outlets: Outlets, clock: Callable[[], datetime]) -> None:
-    while not house.stopping.is_set():
-        await asyncio.sleep(house.settings.rules.probe_every_s)
-        await _probe(house.settings, house.engine.fleet, outlets, clock())
 
 
 def _warm(*, work: bool) -> None:

@@ -12,11 +12,14 @@ from residency.engine import Engine
 from residency.keyring import Keyring
 from residency.ledger import Ledger
 from residency.ports import Embedder
+from residency.violations import Violations
 from service.accounts import Accounts
 from service.answering import Answering
 from service.catalogue import Catalogue
 from service.custody import Custody
 from service.errors import InvalidRequestError
+from service.probing import Probing
+from service.reconciling import Reconciling
 from service.reporting import Reporting
 from service.rulemaking import Rulemaking
 from service.searching import Searching
@@ -41,7 +44,10 @@ class House:
     searching: Searching
     answering: Answering
     reporting: Reporting
+    violations: Violations
+    reconciling: Reconciling
     custody: Custody
+    probing: Probing
     rulemaking: Rulemaking
     embedders: dict[str, Embedder]
     stopping: asyncio.Event

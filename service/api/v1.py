@@ -11,6 +11,8 @@ from service.api.policies import PoliciesController
 from service.api.receipts import ReceiptsController
 from service.api.reports import ReportsController
 from service.api.search import SearchController
+from service.api.sites import SitesController, ZonesController
+from service.api.violations import ViolationsController
 from service.auth import scoped
 
 
@@ -27,7 +29,10 @@ def v1() -> Router:
             EmbeddingsController,
             ReceiptsController,
             ReportsController,
+            ViolationsController,
             PoliciesController,
+            SitesController,
+            ZonesController,
         ],
         guards=[scoped],
     )
