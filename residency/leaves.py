@@ -177,6 +177,13 @@ def held(connection: sa.Connection, wanted: Sequence[tlog.Place]) -> list[bytes]
     return [found[place] for place in numbers]
 
 
+def touching(tenant: str, document: bytes) -> sa.Select[Any]:
+    """Ask for the leaves that touched a document, oldest first."""
+    same = sa.and_(touches.c.tenant == leaves.c.tenant, touches.c.seq == leaves.c.seq)
+    mine = (touches.c.tenant == tenant, touches.c.document == document)
+    return sa.select(leaves.c.id, leaves.c.body).join(touches, same).where(*mine).order_by(touches.c.seq)
+
+
 def seq_of(tenant: str, id: str) -> sa.ScalarSelect[int]:  # noqa: A002 - the column's name
     """The number of a Receipt within its tenant, as a part of a query."""
     return sa.select(leaves.c.seq).where(leaves.c.tenant == tenant, leaves.c.id == id).scalar_subquery()

@@ -32,6 +32,7 @@ PAGE: Final = 500
 """Receipts read at once; no connection stays open between pages."""
 BACK: Final = timedelta(seconds=60)
 """A clock this far behind the newest Receipt is refused; a smaller step back is recorded as the newest time."""
+_DECODER: Final = msgspec.json.Decoder()
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +278,7 @@ class Ledger:
                     wanted.where(leaves.c.seq > last).order_by(leaves.c.seq).limit(PAGE)
                 ).all()  # fmt: skip
                 bodies = [self._packing.unpack(connection, row.body) for row in page]
-            yield from map(msgspec.json.decode, bodies)
+            yield from map(_DECODER.decode, bodies)
             if len(page) < PAGE:
                 return
             last = page[-1].seq
@@ -306,12 +307,13 @@ class Ledger:
     def touched(self, tenant: str, document: str) -> list[str]:
         """Give ids of the Receipts that touched a document (GDPR 15(1)(c)), oldest first."""
         with failing("read"), self.database.reading() as connection:
-            wanted = (
-                sa.select(leaves.c.id)
-                .join(touches, sa.and_(touches.c.tenant == leaves.c.tenant, touches.c.seq == leaves.c.seq))
-                .where(touches.c.tenant == tenant, touches.c.document == bytes.fromhex(document))
-            )
-            return list(connection.execute(wanted.order_by(touches.c.seq)).scalars())
+            return [row.id for row in connection.execute(rows.touching(tenant, bytes.fromhex(document)))]
+
+    def touching(self, tenant: str, document: str) -> Iterator[dict[str, Any]]:
+        """Give the Receipts that touched a document, oldest first; none once it is forgotten."""
+        with failing("read"), self.database.reading() as connection:
+            for row in connection.execute(rows.touching(tenant, bytes.fromhex(document))):
+                yield _DECODER.decode(self._packing.unpack(connection, row.body))
 
     def _newest(self, connection: sa.Connection) -> tuple[tlog.Checkpoint, str]:
         found = rows.newest(connection)

@@ -9,7 +9,6 @@ The master is canonical JSON (RFC 8785), signed by the log's key; all other form
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
 from typing import Any, Final
 
 from residency.decision import Clause
@@ -55,6 +54,36 @@ class Head:
     requested_by: str = ""
     first: Mapping[str, Any] | None = None
     last: Mapping[str, Any] | None = None
+    witnesses: Sequence[Mapping[str, Any]] = ()
+    """What each witness cosigned last."""
+
+    def facts(self, rules: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Give the head of a master; `rules` are the digests in force, stretch by stretch."""
+        return {
+            "id": self.id,
+            "tenant": self.tenant,
+            "organisation": self.organisation,
+            "role": self.role,
+            "contact": self.contact,
+            "period": {"from": stamp(self.since), "to": stamp(self.until)},
+            "generated": stamp(self.generated),
+            "clock": "the clock of this machine, UTC",
+            "requested_by": self.requested_by,
+            "software": self.software,
+            "rules": list(rules),
+        }
+
+    def evidence(self, counted: Tally) -> dict[str, Any]:
+        """Give what a master says of the Ledger it was counted from."""
+        return {
+            "origin": self.origin,
+            "key": self.vkey,
+            "first": dict(self.first) if self.first else None,
+            "last": dict(self.last) if self.last else None,
+            "witnesses": [dict(each) for each in self.witnesses],
+            "receipts": counted.receipts,
+            "searches": counted.searches,
+        }
 
 
 def build(
@@ -64,34 +93,37 @@ def build(
     fleet: Fleet,
     zones: Zones,
     clauses: Mapping[str, Clause],
+    violations: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Make the master of a residency report.
 
     `entries` are the tenant's Receipts of the period in order; `inventory` rows hold jurisdictions, residency,
-    personal, categories, classification, site, documents, passages, bytes; `clauses` explains policy ids.
+    personal, categories, classification, site, documents, passages, bytes; `clauses` explains policy ids; `violations`
+    are the kept records, beside which stand those that the Receipts themselves show.
     """
     counted = tally(entries, fleet, zones)
+    return of(head, counted, inventory, fleet, zones, clauses, violations)
+
+
+def of(
+    head: Head,
+    counted: Tally,
+    inventory: Sequence[Mapping[str, Any]],
+    fleet: Fleet,
+    zones: Zones,
+    clauses: Mapping[str, Clause],
+    violations: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """Make the master from what was counted already."""
     rows = [_tag_row(row, fleet, head.generated) for row in inventory]
-    sites = [_site(site, fleet, head.generated) for site in sorted(fleet.sites.values(), key=lambda s: s.id)]
+    sites = site_facts(fleet, head.generated)
     placement = _placement(rows, counted)
     documents = sum(row["documents"] for row in rows)
-    grades = counted.grades + [row["grade"] for row in rows if row["documents"]]
-    lowest = min(grades, default=0)
+    lowest = lowest_grade(counted, rows)
+    found = [*map(dict, violations), *counted.violations]
     return {
         "schema": SCHEMA,
-        "head": {
-            "id": head.id,
-            "tenant": head.tenant,
-            "organisation": head.organisation,
-            "role": head.role,
-            "contact": head.contact,
-            "period": {"from": stamp(head.since), "to": stamp(head.until)},
-            "generated": stamp(head.generated),
-            "clock": "the clock of this machine, UTC",
-            "requested_by": head.requested_by,
-            "software": head.software,
-            "rules": counted.intervals,
-        },
+        "head": head.facts(counted.intervals),
         "verdict": {
             "sentence": _sentence(documents, placement, counted, lowest),
             "documents": documents,
@@ -103,29 +135,30 @@ def build(
         "inventory": rows,
         "sites": sites,
         "flows": [
-            {"action": action, "zone": zone, "ruling": ruling, "steps": count,
-             "items": counted.items[action, zone, ruling], "bytes": counted.sizes[action, zone, ruling]}
-            for (action, zone, ruling), count in sorted(counted.flows.items())
+            {"action": action, "zone": zone, "ruling": ruling, "steps": steps, "items": items, "bytes": bytes_}
+            for (action, zone, ruling), (steps, items, bytes_) in sorted(counted.flows.items())
         ],
         "refusals": _refusals(counted, clauses),
         "withheld": counted.withheld,
         "transfers": {"nil": not counted.transfers, "entries": counted.transfers},
-        "violations": counted.violations,
+        "violations": found,
+        "exceptions": [row for row in found if row["state"] == "excepted"],
         "erasures": counted.erasures,
         "keys": {"events": counted.keys, "openings": [
             {"reason": reason, "count": count} for reason, count in sorted(counted.reasons.items())
         ]},
-        "coverage": _coverage(counted, rows, sites, zones, lowest),
-        "evidence": {
-            "origin": head.origin,
-            "key": head.vkey,
-            "first": dict(head.first) if head.first else None,
-            "last": dict(head.last) if head.last else None,
-            "receipts": counted.receipts,
-            "searches": counted.searches,
-        },
+        "coverage": coverage(counted, rows, sites, zones, lowest),
+        "evidence": head.evidence(counted),
         "verify": list(HOW),
     }  # fmt: skip
+
+
+def lowest_grade(counted: Tally, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Give the lowest grade of a Site that was used, or that holds documents; 0 where there is none."""
+    grades = [row["grade"] for row in rows if row["documents"]]
+    if counted.lowest is not None:
+        grades.append(counted.lowest)
+    return min(grades, default=0)
 
 
 # --- parts of the master --------------------------------------------------------------------------------------------
@@ -165,6 +198,11 @@ def _placement(rows: Sequence[Mapping[str, Any]], counted: Tally) -> list[dict[s
     return [merged[key] for key in sorted(merged)]
 
 
+def site_facts(fleet: Fleet, now: datetime) -> list[dict[str, Any]]:
+    """Give every fact of every Site, as reports print them."""
+    return [_site(site, fleet, now) for site in sorted(fleet.sites.values(), key=lambda site: site.id)]
+
+
 def _site(site: Site, fleet: Fleet, now: datetime) -> dict[str, Any]:
     grade = site.grade(now)
     return {
@@ -202,26 +240,30 @@ def _refusals(counted: Tally, clauses: Mapping[str, Clause]) -> list[dict[str, A
     ]
 
 
-def _coverage(
+def coverage(
     counted: Tally,
     rows: Sequence[Mapping[str, Any]],
     sites: Sequence[Mapping[str, Any]],
     zones: Zones,
     lowest: int,
 ) -> dict[str, Any]:
-    seqs = sorted(counted.seqs)
-    gaps = [[left + 1, right - 1] for left, right in pairwise(seqs) if right - left > 1]
+    """Say what was seen and what nobody saw; in every report, whatever its kind."""
     used = {code for site in sites for code in site["zones"]}
     return {
-        "first_seq": seqs[0] if seqs else None,
-        "last_seq": seqs[-1] if seqs else None,
-        "gaps": gaps,
+        "first_seq": counted.first_seq,
+        "last_seq": counted.last_seq,
+        "gaps": counted.gaps,
         "streams_not_ended": [{"receipt": id_, "time": time} for id_, time in sorted(counted.begun.items())],
         "lowest_grade": lowest,
         "lowest_grade_text": GRADES[lowest],
+        "paths": [
+            {"sites": list(path), "lowest_grade": grade} for path, grade in sorted(counted.lowest_by_path.items())
+        ],
         "declared_only": [site["id"] for site in sites if site["grade"] <= 1],
         "unknown_sites": sorted({row["site"] for row in rows if row["zone"] == "unknown"}),
         "probes": counted.probes,
+        "reconciled": counted.reconciled,
+        "left_out": dict(sorted(counted.left_out.items())),
         "contested": [
             {"zone": edge.zone, "within": edge.within, "source": edge.source}
             for edge in zones.edges()
@@ -234,18 +276,20 @@ def _coverage(
 def _sentence(documents: int, placement: Sequence[Mapping[str, Any]], counted: Tally, lowest: int) -> str:
     places = sorted({row["zone"] for row in placement if row["documents"]})
     sites = len({row["site"] for row in placement if row["documents"]})
-    where = f"at {_many(sites, 'Site')} that the operator's Fleet places in {_and(places)}" if places else "nowhere"
+    where = f"at {many(sites, 'Site')} that the operator's Fleet places in {together(places)}" if places else "nowhere"
     return (
-        f"{_many(documents, 'document')} {'lies' if documents == 1 else 'lie'} {where}; "
-        f"{_many(counted.questions, 'question')} {'was' if counted.questions == 1 else 'were'} answered; "
-        f"{_many(counted.outside, 'transfer')} outside the permitted Zones and {_many(counted.refusals, 'refusal')} "
+        f"{many(documents, 'document')} {'lies' if documents == 1 else 'lie'} {where}; "
+        f"{many(counted.questions, 'question')} {'was' if counted.questions == 1 else 'were'} answered; "
+        f"{many(counted.outside, 'transfer')} outside the permitted Zones and {many(counted.refusals, 'refusal')} "
         f"were recorded. The weakest evidence for a place used is of grade {lowest} of 6: {GRADES[lowest]}."
     )
 
 
-def _many(count: int, word: str) -> str:
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
+def many(count: int, word: str, words: str = "") -> str:
+    """Write a count with its noun; `words` is its plural where that is not made with an s."""
+    return f"{count:,} {word if count == 1 else words or word + 's'}"
 
 
-def _and(words: Sequence[str]) -> str:
+def together(words: Sequence[str]) -> str:
+    """Join words with commas and a last `and`; at least one."""
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]

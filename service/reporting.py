@@ -1,26 +1,35 @@
 """Reporting: gathers a tenant's Receipts and inventory into a Report, signs it, and gives it in any format.
 
 Rules kept here: the master is built once and signed; a report is itself recorded in the Ledger, by its digest, before
-it is given out; every other format is drawn from the master, so no two of them can differ in a number.
+it is given out; every other format is drawn from the master, so no two of them can differ in a number. The Ledger is
+walked once, Receipt by Receipt, whatever the kind.
 """
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
-from residency import report
+from residency import oscal, registers, report
 from residency.decision import Clause
 from residency.fleet import Fleet
 from residency.ledger import Ledger
 from residency.receipt import Draft, canonical, new_id, stamp
+from residency.tally import tally
+from residency.violations import Violations
 from residency.zones import Zones
 from service.errors import InvalidRequestError
 from service.rendering import html, pdf, sheets
 
 FORMAT: Final = "domicile-report/v1"
+KINDS: Final = ("residency", "register", "transfers", "recipients", "oscal")
+Progress = Callable[[int, int], None]
+"""Told how many Receipts of how many were read."""
+EVERY: Final = 1000
+"""Receipts between two words of progress."""
 
 
 class Inventory(Protocol):
@@ -94,7 +103,9 @@ FORMATS: Final[dict[str, tuple[str, Callable[[Mapping[str, Any]], bytes]]]] = {
 
 
 class Reporting:
-    """Makes residency reports. `about` gives the organisation's facts by tenant."""
+    """Makes reports. `about` gives the organisation's facts by tenant, `by_hand` what people wrote for the registers;
+    `horizon` is how long backups of keys may live.
+    """
 
     def __init__(
         self,
@@ -102,33 +113,81 @@ class Reporting:
         inventory: Inventory,
         rules: Rules,
         *,
+        violations: Violations | None = None,
+        by_hand: Callable[[], Mapping[str, Any]] = dict,
+        horizon: timedelta = timedelta(days=30),
         about: Callable[[str], About] = lambda _tenant: About(),
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._ledger = ledger
         self._inventory = inventory
         self._rules = rules
+        self._violations = violations
+        self._by_hand = by_hand
+        self._horizon = horizon
         self._about = about
         self._clock = clock
 
     async def residency(
         self, tenant: str, since: datetime, until: datetime, *, requested_by: str = ""
     ) -> dict[str, Any]:
-        """Give the signed report of a tenant from `since` up to, without, `until`, with its own Receipt and proof.
+        """Give the signed residency report of a tenant from `since` up to, without, `until`; see `make`."""
+        return await self.make("residency", tenant, since, until, requested_by=requested_by)
 
-        Raises `InvalidRequestError` when the period ends before it begins, `LedgerError` when it cannot be recorded.
+    async def make(
+        self,
+        kind: str,
+        tenant: str,
+        since: datetime,
+        until: datetime,
+        *,
+        requested_by: str = "",
+        document: str = "",
+        progress: Progress = lambda _done, _whole: None,
+    ) -> dict[str, Any]:
+        """Give a signed report with its own Receipt and proof; `oscal` is made from a residency report.
+
+        `document` (32 hex digits) is whose recipients are wanted; empty: everything of the period.
+        Raises `InvalidRequestError` for an unknown kind or id, or when the period ends before it begins, `LedgerError`
+        when it cannot be recorded.
         """
+        if kind not in KINDS:
+            raise InvalidRequestError("no such kind of a report", param="kind", hint="one of " + ", ".join(KINDS))
         if until <= since:
             raise InvalidRequestError("the period ends before it begins", param="to", hint="swap from and to")
-        return await self._ledger.database.run(self._residency, tenant, since, until, requested_by)
+        if document and (kind != "recipients" or not re.fullmatch(r"[0-9a-f]{32}", document)):
+            raise InvalidRequestError(
+                "`document` is an id, and for recipients alone",
+                param="document",
+                hint="list documents to see their ids",
+            )
+        run = self._ledger.database.run
+        return await run(self._make, kind, tenant, since, until, requested_by, document, progress)
 
-    def _residency(self, tenant: str, since: datetime, until: datetime, requested_by: str) -> dict[str, Any]:
-        ledger, rules, about, now = self._ledger, self._rules, self._about(tenant), self._clock()
+    def _make(
+        self,
+        kind: str,
+        tenant: str,
+        since: datetime,
+        until: datetime,
+        requested_by: str,
+        document: str,
+        progress: Progress,
+    ) -> dict[str, Any]:
+        ledger, now = self._ledger, self._clock()
         # 1. Everything stored so far gets its place, so that the last checkpoint covers the period.
         ledger.sequence()
-        first, last = ledger.span(since, min(until, now))
+        head = self._head(tenant, since, until, requested_by, now)
         # 2. The master.
-        head = report.Head(
+        master = self._master(kind, head, document, progress)
+        # 3. Recorded before it is given out; 4. signed, with the proof of its own entry.
+        facts = {"from": stamp(since), "to": stamp(until)}
+        return signed(ledger, tenant, master, event="report", subject=head.id, facts=facts)
+
+    def _head(self, tenant: str, since: datetime, until: datetime, requested_by: str, now: datetime) -> report.Head:
+        ledger, about = self._ledger, self._about(tenant)
+        first, last = ledger.span(since, min(until, now))
+        return report.Head(
             id=new_id(now.timestamp()),
             tenant=tenant,
             since=since,
@@ -143,53 +202,104 @@ class Reporting:
             requested_by=requested_by,
             first=first,
             last=last,
+            witnesses=ledger.cosigned(),
         )
-        entries = ledger.entries(tenant, since, until)
-        rows = self._inventory.placement(tenant)
-        master = report.build(head, entries, rows, rules.fleet, rules.zones, rules.policy.clauses)
-        # 3. Recorded before it is given out.
-        body = canonical(master)
-        facts = {
-            "event": "report",
-            "report": "sha256:" + hashlib.sha256(body).hexdigest(),
-            "from": stamp(since),
-            "to": stamp(until),
-        }
-        stored = ledger.append(Draft("admin", tenant, "accountability", subject=head.id, facts=facts))
-        # 4. Signed, with the proof of its own entry.
-        return {
-            "format": FORMAT,
-            "report": master,
-            "signatures": [ledger.sign(body)],
-            "receipt": ledger.bundle(tenant, stored.id),
-        }
+
+    def _master(self, kind: str, head: report.Head, document: str, progress: Progress) -> dict[str, Any]:
+        fleet, zones = self._rules.fleet, self._rules.zones
+        if document:
+            entries: Iterable[dict[str, Any]] = self._ledger.touching(head.tenant, document)
+        else:
+            entries = self._told(head, progress)
+        if kind == "recipients":
+            return registers.recipients(head, entries, fleet, zones, document=document)
+        counted = tally(entries, fleet, zones)
+        if kind == "register":
+            return registers.register(head, counted, fleet, zones, self._by_hand(), self._horizon.days)
+        if kind == "transfers":
+            return registers.transfers(head, counted, fleet, zones)
+        rows = self._inventory.placement(head.tenant)
+        kept = self._violations.listing(head.tenant, since=head.since, until=head.until) if self._violations else []
+        found = [each.facts() for each in kept]
+        return report.of(head, counted, rows, fleet, zones, self._rules.policy.clauses, found)
+
+    def _told(self, head: report.Head, progress: Progress) -> Iterator[dict[str, Any]]:
+        whole, done = self._ledger.count(head.tenant, head.since, head.until), 0
+        for done, entry in enumerate(self._ledger.entries(head.tenant, head.since, head.until), 1):
+            if done % EVERY == 0:
+                progress(done, max(done, whole))
+            yield entry
+        progress(done, done)
 
     async def file(
-        self, tenant: str, since: str | None, until: str | None, form: str, *, requested_by: str
+        self,
+        tenant: str,
+        since: str | None,
+        until: str | None,
+        form: str,
+        *,
+        requested_by: str,
+        kind: str = "residency",
+        document: str = "",
+        progress: Progress = lambda _done, _whole: None,
     ) -> tuple[Rendered, str]:
         """Give a report as a file, and the id of its own Receipt; days such as `2026-03-31`, both included.
 
         Raises `InvalidRequestError` for a day that is none, before anything is recorded.
         """
-        if form not in FORMATS:
-            raise InvalidRequestError(
-                "no such format of a report", param="format", hint="one of " + ", ".join(sorted(FORMATS))
-            )
+        formats_of(kind, form)
         begin, end = period(since, until, self._clock())
-        bundle = await self.residency(tenant, begin, end, requested_by=requested_by)
-        return await self.render(bundle, form), str(bundle["receipt"]["receipt"]["id"])
+        bundle = await self.make(
+            kind, tenant, begin, end, requested_by=requested_by, document=document, progress=progress
+        )
+        return await self.render(bundle, form, kind=kind), str(bundle["receipt"]["receipt"]["id"])
 
-    async def render(self, bundle: Mapping[str, Any], format: str) -> Rendered:  # noqa: A002 - the word of the contract
+    async def render(
+        self,
+        bundle: Mapping[str, Any],
+        format: str,  # noqa: A002 - the word of the contract
+        *,
+        kind: str = "residency",
+    ) -> Rendered:
         """Draw a signed report as `json`, `html`, `pdf`, `csv` or `xlsx`; raises `InvalidRequestError` for others."""
-        if format not in FORMATS:
-            raise InvalidRequestError(
-                "no such format of a report", param="format", hint="one of " + ", ".join(sorted(FORMATS))
-            )
+        formats_of(kind, format)
         media_type, draw = FORMATS[format]
+        if kind == "oscal":
+            draw = _oscal
         head = bundle["report"]["head"]
         days = "-to-".join(head["period"][end][:10] for end in ("from", "to"))
         data = await asyncio.to_thread(draw, bundle)
-        return Rendered(data, media_type, f"residency-{head['tenant']}-{days}.{format}")
+        return Rendered(data, media_type, f"{kind}-{head['tenant']}-{days}.{format}")
+
+
+def _oscal(bundle: Mapping[str, Any]) -> bytes:
+    return canonical(oscal.results(bundle)) + b"\n"
+
+
+def formats_of(kind: str, form: str) -> None:
+    """Raise `InvalidRequestError` unless reports of this kind come in this form."""
+    if kind not in KINDS:
+        raise InvalidRequestError("no such kind of a report", param="kind", hint="one of " + ", ".join(KINDS))
+    known = {"residency": set(FORMATS), "oscal": {"json"}}.get(kind, set(FORMATS) - {"pdf"})
+    if form not in known:
+        raise InvalidRequestError(
+            "no such format of a report", param="format", hint="one of " + ", ".join(sorted(known))
+        )
+
+
+def signed(
+    ledger: Ledger, tenant: str, master: Mapping[str, Any], *, event: str, subject: str, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Record a master by its digest, sign it, and give the bundle that `domicile verify` reads."""
+    body = canonical(master)
+    said = {"event": event, "report": "sha256:" + hashlib.sha256(body).hexdigest(), **facts}
+    stored = ledger.append(Draft("admin", tenant, "accountability", subject=subject, facts=said))
+    return {
+        "format": FORMAT,
+        "report": master,
+        "signatures": [ledger.sign(body)],
+        "receipt": ledger.bundle(tenant, stored.id),
+    }
 
 
 def period(since: str | None, until: str | None, now: datetime) -> tuple[datetime, datetime]:

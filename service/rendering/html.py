@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from service.rendering import charts
-from service.rendering.tables import sheet
+from service.rendering.kinds import sheet
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 LONGEST: Final = 24
@@ -47,7 +47,7 @@ def page(bundle: Mapping[str, Any], *, stylesheet: str | None = None) -> bytes:
     text = _environment.get_template("report.html").render(
         sheet=sheet(bundle),
         lang="en",
-        chart=Markup(charts.flow(bundle["report"])),  # noqa: S704 - made of our own shapes, its texts escaped
+        chart=_chart(bundle["report"]),
         css=Markup(css) if stylesheet is None else None,  # noqa: S704 - our own file
         csp=f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'",
         stylesheet=stylesheet,
@@ -55,9 +55,16 @@ def page(bundle: Mapping[str, Any], *, stylesheet: str | None = None) -> bytes:
     return text.encode()
 
 
+def _chart(report: Mapping[str, Any]) -> Markup:
+    """Draw where documents lie, in reports that say so."""
+    if "placement" not in report:
+        return Markup()
+    return Markup(charts.flow(report))  # noqa: S704 - made of our own shapes, its texts escaped
+
+
 def fragment(bundle: Mapping[str, Any]) -> str:
     """Draw the body of a signed report, to stand inside a page of the portal."""
     return _environment.get_template("report_body.html").render(
         sheet=sheet(bundle),
-        chart=Markup(charts.flow(bundle["report"])),  # noqa: S704
+        chart=_chart(bundle["report"]),
     )

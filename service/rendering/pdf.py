@@ -18,7 +18,7 @@ import typst
 from residency.receipt import canonical
 from service.errors import ServiceError
 from service.rendering import charts
-from service.rendering.tables import sheet
+from service.rendering.kinds import sheet
 
 TEMPLATE: Final = Path(__file__).with_name("report.typ")
 STANDARDS: Final = ("a-3a", "ua-1")

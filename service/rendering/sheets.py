@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import xlsxwriter
 
-from service.rendering.tables import Cell, Table, sheet
+from service.rendering.kinds import sheet
+from service.rendering.tables import Cell, Table
 
 RISKY: Final = ("=", "+", "-", "@", "\t", "\r")
 WIDEST: Final = 60

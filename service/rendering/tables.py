@@ -11,6 +11,8 @@ from typing import Any
 from babel import Locale
 
 Cell = str | int
+PATHS = 20
+"""Paths whose lowest grade is written out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,25 +57,10 @@ def origin_name(joined: str) -> str:
 def sheet(bundle: Mapping[str, Any]) -> Sheet:
     """Lay out a signed report; takes what `Reporting.residency` gives."""
     report = bundle["report"]
-    head, verdict = report["head"], report["verdict"]
-    who = head["organisation"] or head["tenant"]
+    verdict = report["verdict"]
     return Sheet(
-        title=f"Residency report: {who}",
-        head=tuple(
-            (name, value)
-            for name, value in (
-                ("Organisation", who),
-                ("Tenant", head["tenant"]),
-                ("Acting as", head["role"]),
-                ("Data-protection contact", head["contact"]),
-                ("Period (UTC)", f"{_moment(head['period']['from'])} up to {_moment(head['period']['to'])}"),
-                ("Generated", _moment(head["generated"])),
-                ("Asked for by", head["requested_by"]),
-                ("Report number", head["id"]),
-                ("Software", str(head["software"])),
-            )
-            if value
-        ),
+        title=f"Residency report: {report['head']['organisation'] or report['head']['tenant']}",
+        head=head(report),
         sentence=verdict["sentence"],
         numbers=(
             ("documents held", verdict["documents"]),
@@ -83,30 +70,48 @@ def sheet(bundle: Mapping[str, Any]) -> Sheet:
         ),
         tables=(
             _placement(report),
-            _sites(report),
+            sites(report),
             _flows(report),
             _refusals(report),
             _transfers(report),
-            _violations(report),
+            violations(report),
             _erasures(report),
             _keys(report),
             _openings(report),
             _inventory(report),
-            _rules(report),
+            rules(report),
         ),
-        evidence=_evidence(bundle),
-        limits=_limits(report),
+        evidence=evidence(bundle),
+        limits=limits(report),
         verify=tuple(report["verify"]),
     )
 
 
-def _moment(text: str) -> str:
+def head(report: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Lay out the head of a report of any kind; what nobody wrote is left out."""
+    found = report["head"]
+    rows = (
+        ("Organisation", found["organisation"] or found["tenant"]),
+        ("Tenant", found["tenant"]),
+        ("Acting as", found["role"]),
+        ("Data-protection contact", found["contact"]),
+        ("Period (UTC)", f"{moment(found['period']['from'])} up to {moment(found['period']['to'])}"),
+        ("Generated", moment(found["generated"])),
+        ("Asked for by", found["requested_by"]),
+        ("Report number", found["id"]),
+        ("Software", f"Domicile {found['software']}"),
+    )
+    return tuple((name, value) for name, value in rows if value)
+
+
+def moment(text: str) -> str:
     """Write `2026-11-23T12:00:00.000Z` as people read it; midnight is a day."""
     day, _, time = text.partition("T")
     return day if time.startswith("00:00:00.000") else f"{day} {time[:8]} UTC"
 
 
-def _party(party: Mapping[str, str] | None) -> str:
+def party(party: Mapping[str, str] | None) -> str:
+    """Write a party with where it is established."""
     return f"{party['name']} ({party['zone']})" if party else "unknown"
 
 
@@ -120,7 +125,7 @@ def _placement(report: Mapping[str, Any]) -> Table:
             origin_name(row["jurisdiction"]),
             zone_name(row["zone"]),
             row["site"],
-            _party(row["operator"]),
+            party(row["operator"]),
             row["documents"],
             row["passages"],
             row["bytes"],
@@ -134,7 +139,8 @@ def _placement(report: Mapping[str, Any]) -> Table:
     return Table("placement", "By jurisdiction and Site", columns, rows, "0 documents are held.", lead)
 
 
-def _sites(report: Mapping[str, Any]) -> Table:
+def sites(report: Mapping[str, Any]) -> Table:
+    """Lay out the Sites of the Fleet."""
     held = {row["site"]: 0 for row in report["placement"]}
     for row in report["placement"]:
         held[row["site"]] += row["documents"]
@@ -142,8 +148,8 @@ def _sites(report: Mapping[str, Any]) -> Table:
         (
             site["id"],
             f"{site['place']}, {zone_name(site['zone'])}" if site["place"] else zone_name(site["zone"]),
-            _party(site["operator"]),
-            _party(site["parent"]),
+            party(site["operator"]),
+            party(site["parent"]),
             _list(site["holds"]),
             held.get(site["id"], 0),
             f"{site['grade']}: {site['grade_text']}",
@@ -182,9 +188,9 @@ def _transfers(report: Mapping[str, Any]) -> Table:
 
     rows = tuple(
         (
-            _moment(entry["time"]),
+            moment(entry["time"]),
             zone_name(entry["to"]),
-            f"{entry['site']}, {_party(entry['importer'])}",
+            f"{entry['site']}, {party(entry['importer'])}",
             _list(entry["jurisdictions"]),
             basis(entry),
             entry["count"],
@@ -198,27 +204,39 @@ def _transfers(report: Mapping[str, Any]) -> Table:
     return Table("transfers", "Transfers", columns, rows, "0 transfers were recorded in the period.", lead)
 
 
-def _violations(report: Mapping[str, Any]) -> Table:
+def violations(report: Mapping[str, Any]) -> Table:
+    """Lay out the violations: the kept records and those that the Receipts show."""
     rows = tuple(
         (
-            _moment(row["begin"]),
+            row["id"],
+            moment(row["begin"]),
+            moment(row["detected"]) if row["detected"] else "by this report",
+            moment(row["resolved"]) if row["resolved"] else "not resolved",
             row["category"],
-            row["state"],
-            f"{row['action']} at {row['site']}",
-            zone_name(row["zone"]),
-            row["count"],
+            row["state"] + (f" until {moment(row['expires'])}: {row['reason']}" if row["expires"] else ""),
             row["subject"],
+            row["policy"] or "–",
+            "; ".join(f"{name}: {value}" for name, value in sorted(row["evidence"].items())) or "–",
+            row["remediation"] or "none yet",
+            row["acknowledged_by"] or "nobody yet",
+            "unknown" if row["records"] is None else row["records"],
+            "unknown" if row["subjects"] is None else row["subjects"],
+            row["notifiable"],
+            row["receipt"],
         )
         for row in report["violations"]
     )
-    columns = ("Begin", "Category", "State", "What", "Zone", "Items", "Receipt")
-    return Table("violations", "Violations", columns, rows, "0 violations were recorded in the period.")
+    columns = (
+        "Violation", "Begin", "Detected", "Resolved", "Category", "State", "Subject", "Policy", "Evidence",
+        "Remediation", "Acknowledged by", "Records", "People", "Notifiable", "Receipt",
+    )  # fmt: skip
+    lead = "Kept records, and steps that a receipt itself shows outside the residency of its data."
+    return Table("violations", "Violations", columns, rows, "0 violations were recorded in the period.", lead)
 
 
 def _erasures(report: Mapping[str, Any]) -> Table:
     rows = tuple(
-        (_moment(row["time"]), row["subject"] or "–", _facts(row["facts"]), row["receipt"])
-        for row in report["erasures"]
+        (moment(row["time"]), row["subject"] or "–", _facts(row["facts"]), row["receipt"]) for row in report["erasures"]
     )
     columns = ("Time", "Document", "Recorded", "Receipt")
     return Table("erasures", "Erasures", columns, rows, "0 erasures were recorded in the period.")
@@ -226,7 +244,7 @@ def _erasures(report: Mapping[str, Any]) -> Table:
 
 def _keys(report: Mapping[str, Any]) -> Table:
     rows = tuple(
-        (_moment(row["time"]), row["subject"] or "–", _facts(row["facts"]), row["receipt"])
+        (moment(row["time"]), row["subject"] or "–", _facts(row["facts"]), row["receipt"])
         for row in report["keys"]["events"]
     )
     columns = ("Time", "Key", "Recorded", "Receipt")
@@ -261,9 +279,10 @@ def _inventory(report: Mapping[str, Any]) -> Table:
     return Table("inventory", "Inventory by Tag", columns, rows, "0 documents are held.")
 
 
-def _rules(report: Mapping[str, Any]) -> Table:
+def rules(report: Mapping[str, Any]) -> Table:
+    """Lay out the digests of the rules in force."""
     rows = tuple(
-        (_moment(row["from"]), _moment(row["to"]), row["policy"], row["zones"], row["fleet"], row["software"])
+        (moment(row["from"]), moment(row["to"]), row["policy"], row["zones"], row["fleet"], row["software"])
         for row in report["head"]["rules"]
     )
     columns = ("First receipt", "Last receipt", "Policies", "Zones", "Fleet", "Software")
@@ -279,28 +298,31 @@ def _facts(facts: Mapping[str, Any]) -> str:
     return "; ".join(shown) or "–"
 
 
-def _evidence(bundle: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+def evidence(bundle: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Lay out what ties a report to the Ledger."""
     report = bundle["report"]
-    evidence, coverage = report["evidence"], report["coverage"]
+    said, coverage = report["evidence"], report["coverage"]
 
     def point(found: Mapping[str, Any] | None) -> str:
-        return f"{found['size']:,} leaves, root {found['root']}, {_moment(found['time'])}" if found else "none"
+        return f"{found['size']:,} leaves, root {found['root']}, {moment(found['time'])}" if found else "none"
 
     entry = bundle["receipt"]["receipt"]["id"] if bundle["receipt"] else "none"
-    seqs = f"{coverage['first_seq']} to {coverage['last_seq']}" if evidence["receipts"] else "none"
+    seqs = f"{coverage['first_seq']} to {coverage['last_seq']}" if said["receipts"] else "none"
     return (
-        ("Ledger", evidence["origin"]),
-        ("Public key", evidence["key"]),
-        ("Receipts in the period", f"{evidence['receipts']:,} (numbers {seqs})"),
-        ("Checkpoint before", point(evidence["first"])),
-        ("Checkpoint at the end", point(evidence["last"])),
+        ("Ledger", said["origin"]),
+        ("Public key", said["key"]),
+        ("Receipts in the period", f"{said['receipts']:,} (numbers {seqs})"),
+        ("Checkpoint before", point(said["first"])),
+        ("Checkpoint at the end", point(said["last"])),
+        ("Cosigned by", _list([f"{row['witness']} at {row['size']:,} leaves" for row in said["witnesses"]])),
         ("Signature of this report", bundle["signatures"][0]),
         ("Its own entry", f"receipt {entry}"),
         ("Weakest evidence", f"grade {coverage['lowest_grade']} of 6: {coverage['lowest_grade_text']}"),
     )
 
 
-def _limits(report: Mapping[str, Any]) -> tuple[str, ...]:
+def limits(report: Mapping[str, Any]) -> tuple[str, ...]:
+    """Lay out coverage and unknowns, as sentences."""
     coverage = report["coverage"]
     gaps = ", ".join(f"{first} to {last}" for first, last in coverage["gaps"])
     return (
@@ -308,6 +330,14 @@ def _limits(report: Mapping[str, Any]) -> tuple[str, ...]:
         "Known only by the operator's declaration: " + _list(coverage["declared_only"]) + ".",
         f"Gaps in the receipt numbers of this tenant: {len(coverage['gaps'])}{f' ({gaps})' if gaps else ''}.",
         f"Answers begun and not ended: {len(coverage['streams_not_ended'])}.",
+        "Lowest grade by path: "
+        + _list([f"{' + '.join(row['sites'])} {row['lowest_grade']}" for row in coverage["paths"][:PATHS]])
+        + (f", and {len(coverage['paths']) - PATHS} more" if len(coverage["paths"]) > PATHS else "")
+        + ".",
+        "Beyond what is listed one by one: "
+        + _list([f"{count:,} {name}" for name, count in coverage["left_out"].items()])
+        + ".",
+        f"Comparisons with a Site's own log: {coverage['reconciled']}.",
         f"Probes of Sites recorded in the period: {coverage['probes']}."
         + ("" if coverage["probes"] else " Nothing recorded shows that anybody looked at them."),
         "Sites that hold documents and that the Fleet no longer names: " + _list(coverage["unknown_sites"]) + ".",

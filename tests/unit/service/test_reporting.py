@@ -244,7 +244,8 @@ async def test_a_step_outside_the_residency_is_a_violation_and_a_transfer_is_lis
               facts={"basis": basis})
     )  # fmt: skip
     report = (await reporting.residency("northwind", SINCE, UNTIL))["report"]
-    assert [(v["category"], v["site"], v["count"]) for v in report["violations"]] == [("location", "fr-lyon", 7)]
+    found = [(v["category"], v["evidence"]["site"], v["records"]) for v in report["violations"]]
+    assert found == [("location", "fr-lyon", 7)]
     assert report["transfers"]["nil"] is False
     assert [(t["to"], t["basis"]["article"]) for t in report["transfers"]["entries"]] == [("US", "46(2)(c)")]
     assert report["verdict"]["outside"] == 9
