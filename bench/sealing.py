@@ -160,7 +160,7 @@ async def keys(folder: Path) -> None:
     await provider.create(store, kek)
     context = KeyContext(Purpose.DOCUMENT, tenant_bytes("northwind"), "DE", bytes(16), 1, bytes(16))
     aad = context.wrap_aad(kek.id, 1, NO_TAG)
-    items = [(await provider.wrap(store, kek, bytes(32), aad), aad)] * 1000
+    items = [((await provider.wrap(store, kek, [(bytes(32), aad)]))[0], aad)] * 1000
     began = time.perf_counter()
     await provider.unwrap(pass_open, kek, items)
     line("unwrap, file provider, in a batch of 1,000", (time.perf_counter() - began) * 1e3)

@@ -118,7 +118,7 @@ class Keks:
     async def wrapped(self, route: Route, ref: KekRef, context: KeyContext, key: bytes, tag_digest: bytes) -> DekRow:
         """Wrap one key under this KEK version and give the row that would hold it."""
         aad = context.wrap_aad(ref.id, ref.version, tag_digest)
-        wrapped = await self._call(self._provider(ref.site).wrap(route, ref, key, aad))
+        [wrapped] = await self._call(self._provider(ref.site).wrap(route, ref, [(key, aad)]))
         return DekRow(context, ref.tenant, ref, context.commitment(key), tag_digest, wrapped)
 
     async def unwrap(self, route: Route, wanted: Sequence[tuple[DekRow, bytes]]) -> dict[bytes, bytes]:
@@ -152,7 +152,8 @@ class Keks:
             return 0
         first = good[0][0]
         target = await self.active(route_store, first.tenant, first.context.jurisdiction, first.kek.site)
-        wrapped = [(await self.wrapped(route_store, target, row.context, key, tag)).wrapped for row, key, tag in good]
+        items = [(key, row.aad(tag, target)) for row, key, tag in good]
+        wrapped = await self._call(self._provider(target.site).wrap(route_store, target, items))
         swaps = [(row, tag, new) for (row, _, tag), new in zip(good, wrapped, strict=True)]
         return await self._database.run(self._store.rewrapped, swaps, target)
 

@@ -205,8 +205,8 @@ class KeyProvider(Protocol):
         """Make this KEK version; harmless when it exists."""
         ...
 
-    async def wrap(self, route: Route, kek: KekRef, dek: bytes, aad: bytes) -> bytes:
-        """Wrap 32 bytes."""
+    async def wrap(self, route: Route, kek: KekRef, items: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
+        """Wrap (32 bytes, aad) pairs under one KEK version, all or nothing."""
         ...
 
     async def unwrap(self, route: Route, kek: KekRef, items: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
@@ -214,7 +214,14 @@ class KeyProvider(Protocol):
         ...
 
     async def destroy(self, route: Route, kek: KekRef) -> None:
-        """Destroy this version for ever."""
+        """Destroy this version for ever; where versions can only go in order, `KeyringError` while an older one lives."""
+        ...
+
+    async def roll(self, keks: Sequence[KekRef]) -> dict[str, Any]:
+        """Replace the root that this provider seals its KEKs under, if it has one of ours; `keks` are all that it holds.
+
+        No tenant's key leaves or is used, so it needs no Route. Empty where there is no such root.
+        """
         ...
 
     async def status(self) -> dict[str, Any]:

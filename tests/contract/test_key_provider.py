@@ -61,13 +61,16 @@ async def keeps_its_contract(keys: KeyProvider) -> None:
     dek, aad = os.urandom(32), _aad()
     await keys.create(STORE, KEK)
     # 1. Round trip; making a KEK twice does no harm; two wrappings differ; a batch keeps its order.
-    wrapped = await keys.wrap(STORE, KEK, dek, aad)
+    [wrapped] = await keys.wrap(STORE, KEK, [(dek, aad)])
     await keys.create(STORE, KEK)
-    again = await keys.wrap(STORE, KEK, bytes(32), aad)
+    [again, third] = await keys.wrap(STORE, KEK, [(bytes(32), aad), (dek, aad)])
     assert dek not in wrapped
-    assert wrapped != again
-    assert await keys.unwrap(OPEN, KEK, [(wrapped, aad), (again, aad)]) == [dek, bytes(32)]
-    assert await keys.unwrap(OPEN, KEK, []) == []
+    assert len({wrapped, again, third}) == 3
+    assert await keys.unwrap(OPEN, KEK, [(wrapped, aad), (again, aad), (third, aad)]) == [dek, bytes(32), dek]
+    assert await keys.unwrap(OPEN, KEK, []) == await keys.wrap(STORE, KEK, []) == []
+    for short in (b"", bytes(31), bytes(33)):
+        with pytest.raises(KeyringError):
+            await keys.wrap(STORE, KEK, [(dek, aad), (short, aad)])
     # 2. Each field of the AAD is bound, and one bad pair refuses the batch.
     for name, value in CHANGES.items():
         with pytest.raises(KeyRefusedError):
@@ -95,7 +98,7 @@ async def keeps_its_contract(keys: KeyProvider) -> None:
             await keys.unwrap(wrong, KEK, [(wrapped, aad)])
     for wrong in (OPEN, ERASE):
         with pytest.raises(RouteError):
-            await keys.wrap(wrong, KEK, dek, aad)
+            await keys.wrap(wrong, KEK, [(dek, aad)])
         with pytest.raises(RouteError):
             await keys.create(wrong, KEK)
     for wrong in (OPEN, STORE):
@@ -113,10 +116,10 @@ async def keeps_its_contract(keys: KeyProvider) -> None:
         with pytest.raises(KeyRefusedError):
             await keys.unwrap(OPEN, KEK, [(wrapped, aad)])
         with pytest.raises(KeyringError):
-            await keys.wrap(STORE, KEK, dek, aad)
+            await keys.wrap(STORE, KEK, [(dek, aad)])
         with pytest.raises(KeyringError):
             await keys.create(STORE, KEK)
-    await keys.wrap(STORE, second, dek, aad)
+    await keys.wrap(STORE, second, [(dek, aad)])
     assert await keys.status()
     await keys.aclose()
 
@@ -138,7 +141,7 @@ async def test_a_provider_that_loses_what_a_key_is_bound_to_fails_the_contract(b
 async def test_keys_survive_a_restart_and_a_destroyed_one_does_not_come_back(tmp_path: Path) -> None:
     first = FileKeys(tmp_path / "keys", site=SITE)
     await first.create(STORE, KEK)
-    wrapped = await first.wrap(STORE, KEK, bytes(32), _aad())
+    [wrapped] = await first.wrap(STORE, KEK, [(bytes(32), _aad())])
     second = FileKeys(tmp_path / "keys", site=SITE)
     assert await second.unwrap(OPEN, KEK, [(wrapped, _aad())]) == [bytes(32)]
     await first.destroy(ERASE, KEK)
@@ -190,9 +193,9 @@ async def test_a_kek_file_opens_for_its_own_name_and_root_only(tmp_path: Path) -
     folder = tmp_path / "keys"
     (folder / f"{KEK.id.hex()}-1.kek").write_bytes((folder / f"{other.id.hex()}-1.kek").read_bytes())
     with pytest.raises(KeyRefusedError):
-        await FileKeys(folder, site=SITE, root=b"\x01" * 32).wrap(STORE, KEK, bytes(32), b"")
+        await FileKeys(folder, site=SITE, root=b"\x01" * 32).wrap(STORE, KEK, [(bytes(32), b"")])
     with pytest.raises(KeyRefusedError):
-        await FileKeys(folder, site=SITE, root=b"\x02" * 32).wrap(STORE, other, bytes(32), b"")
+        await FileKeys(folder, site=SITE, root=b"\x02" * 32).wrap(STORE, other, [(bytes(32), b"")])
     (folder / f"{KEK.id.hex()}-1.kek").write_bytes(b"DM")
     with pytest.raises(KeyringError):
-        await FileKeys(folder, site=SITE, root=b"\x01" * 32).wrap(STORE, KEK, bytes(32), b"")
+        await FileKeys(folder, site=SITE, root=b"\x01" * 32).wrap(STORE, KEK, [(bytes(32), b"")])

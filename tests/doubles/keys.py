@@ -43,14 +43,17 @@ class LossyKeys:
     async def create(self, route: Route, kek: KekRef) -> None:
         await self._inner.create(route, kek)
 
-    async def wrap(self, route: Route, kek: KekRef, dek: bytes, aad: bytes) -> bytes:
-        return bytes(await self._inner.wrap(route, kek, dek, b""))
+    async def wrap(self, route: Route, kek: KekRef, items: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
+        return list(await self._inner.wrap(route, kek, [(dek, b"") for dek, _ in items]))
 
     async def unwrap(self, route: Route, kek: KekRef, items: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
         return list(await self._inner.unwrap(route, kek, [(wrapped, b"") for wrapped, _ in items]))
 
     async def destroy(self, route: Route, kek: KekRef) -> None:
         await self._inner.destroy(route, kek)
+
+    async def roll(self, keks: Sequence[KekRef]) -> dict[str, Any]:
+        return dict(await self._inner.roll(keks))
 
     async def status(self) -> dict[str, Any]:
         return dict(await self._inner.status())
@@ -66,10 +69,10 @@ class CuttingKeys(LossyKeys):
         super().__init__(inner)
         self._full: dict[bytes, bytes] = {}
 
-    async def wrap(self, route: Route, kek: KekRef, dek: bytes, aad: bytes) -> bytes:
-        wrapped = bytes(await self._inner.wrap(route, kek, dek, aad))
-        self._full[wrapped[:-1]] = wrapped
-        return wrapped
+    async def wrap(self, route: Route, kek: KekRef, items: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
+        made = list(await self._inner.wrap(route, kek, items))
+        self._full |= {wrapped[:-1]: wrapped for wrapped in made}
+        return made
 
     async def unwrap(self, route: Route, kek: KekRef, items: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
         whole = [(self._full.get(wrapped[:-1], wrapped), aad) for wrapped, aad in items]
@@ -91,9 +94,9 @@ class CountingKeys(LossyKeys):
             raise SiteError(f"keys at {self.site} did not answer", site=self.site)
         self.calls.append((action, count))
 
-    async def wrap(self, route: Route, kek: KekRef, dek: bytes, aad: bytes) -> bytes:
-        self._called(Action.STORE, 1)
-        return bytes(await self._inner.wrap(route, kek, dek, aad))
+    async def wrap(self, route: Route, kek: KekRef, items: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
+        self._called(Action.STORE, len(items))
+        return list(await self._inner.wrap(route, kek, items))
 
     async def unwrap(self, route: Route, kek: KekRef, items: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
         self._called(Action.OPEN, len(items))
