@@ -18,7 +18,7 @@ from typing import Any  # noqa: E402
 
 import httpx  # noqa: E402
 
-from bench.measuring import answer, next_task, read_job, tree_memory  # noqa: E402
+from bench.measuring import answer, lend_model, next_task, read_job, tree_memory  # noqa: E402
 from service.accounts import SCOPES  # noqa: E402
 from service.bootstrap import office, prepare  # noqa: E402
 from service.settings import load  # noqa: E402
@@ -61,6 +61,7 @@ def main() -> None:
     with office(settings) as accounts:
         accounts.ensure_tenant("default", ceiling=settings.here.default_ceiling, zone="DE")
         key = accounts.issue("default", scopes=SCOPES)
+    lend_model(job, home)
     port = free_port()
     server = subprocess.Popen(
         [str(Path(sys.executable).parent / "domicile"), "serve", "--home", str(home), "--port", str(port)],

@@ -30,3 +30,25 @@ def shares(ranks: Sequence[int]) -> dict[str, float]:
         "hit@5": round(sum(0 < r <= 5 for r in ranks) / total, 3),
         "mrr@10": round(sum(1 / r for r in ranks if r) / total, 3),
     }
+
+
+def sum_up(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Sum up the rows of both sides over the same questions.
+
+    A question whose document the policy keeps from the asker is counted apart: there abstaining is right.
+    """
+    reach = [row for row in ours if row["answerable"] and not row["held_back"]]
+    beyond = [row for row in ours if not row["answerable"]]
+    held_back = [row for row in ours if row["answerable"] and row["held_back"]]
+    citations = sum(row["citations"] for row in ours)
+    ranks = {row["id"]: row.get("rank", 0) for row in theirs}
+    mine = shares([row["rank"] for row in reach]) | {
+        "questions": len(reach),
+        "answered_right": round(sum(row["right"] for row in reach) / len(reach), 3),
+        "abstained_wrongly": round(sum(row["abstained"] for row in reach) / len(reach), 3),
+        "abstained_rightly": f"{sum(row['abstained'] for row in beyond)} of {len(beyond)}",
+        "held_back": f"{sum(row['abstained'] for row in held_back)} of {len(held_back)}",
+        "exact_quotes": round(sum(row["exact"] for row in ours) / max(1, citations), 3),
+        "rows": list(ours),
+    }
+    return mine, shares([ranks[row["id"]] for row in reach]) | {"rows": list(theirs)}

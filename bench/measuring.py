@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -88,6 +89,17 @@ def next_task() -> dict[str, Any] | None:
 def answer(result: Any) -> None:
     """Hand a result to the orchestrator."""
     print(MARK + json.dumps(result), flush=True)
+
+
+def keep_model(job: dict[str, Any], home: Path) -> None:
+    """Keep what a home made of the model, for the other homes of this run: an export takes seconds."""
+    shutil.copytree(home / "models", job["exported"], dirs_exist_ok=True)
+
+
+def lend_model(job: dict[str, Any], home: Path) -> None:
+    """Give a new home the model's export, if there is one already."""
+    if Path(job["exported"]).is_dir():
+        shutil.copytree(job["exported"], home / "models", dirs_exist_ok=True)
 
 
 class Side:

@@ -18,7 +18,7 @@ from typing import Any  # noqa: E402
 
 from bench import judging  # noqa: E402
 from bench.corpus import EXAMPLES  # noqa: E402
-from bench.measuring import answer, next_task, read_job, tree_memory  # noqa: E402
+from bench.measuring import answer, keep_model, lend_model, next_task, read_job, tree_memory  # noqa: E402
 from ingestion.claims import Claim  # noqa: E402
 from ingestion.documents import State  # noqa: E402
 from ingestion.intake import Refused  # noqa: E402
@@ -96,9 +96,10 @@ async def quality(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     settings = load(folder, environ={})
     with office(settings) as accounts:
         accounts.ensure_tenant(tenant, ceiling=manifest["ceiling"], zone="DE")
+    lend_model(job, folder)
     async with domicile(settings) as house:
         principal = operator(settings, tenant)
-        ids = []
+        ids, sites = [], {}
         for item in manifest["document"]:
             claim = Claim(
                 name=item["file"],
@@ -112,42 +113,37 @@ async def quality(job: dict[str, Any], folder: Path) -> dict[str, Any]:
             taken = await house.intake.receive(one(data), claim, principal)
             if not isinstance(taken, Refused):
                 ids.append(taken.document.id)
+                sites[item["file"]] = taken.document.site
         await until_done(house, principal, ids)
-        return await _judged(job, house, principal)
+        return await _judged(job, house, principal, sites)
 
 
-async def _judged(job: dict[str, Any], house: House, principal: Principal) -> dict[str, Any]:
-    ranks, right, citations, exact, abstained, wrongly, rows = [], 0, 0, 0, 0, 0, []
+async def _judged(job: dict[str, Any], house: House, principal: Principal, sites: dict[str, str]) -> dict[str, Any]:
+    """Ask every question; one row each. `held_back`: its document lies where this asker's question may not go."""
+    rows: list[dict[str, Any]] = []
     for item in job["asked"]:
         results = await house.searching.search(principal, Search(item["question"], top_k=10))
         given = await house.answering.answer(principal, Question(item["question"]))
         assert isinstance(results, Results) and isinstance(given, Answer)
-        passages = results.findings.passages
-        for each in given.citations:
-            citations += 1
-            text = job["texts"].get(each.name, "")
-            exact += text[each.start : each.end] == each.quote
-        row = {"id": item["id"], "language": item["language"], "answerable": bool(item.get("document"))}
-        row |= {"support": round(max((p.support for p in passages), default=0.0), 3), "abstained": given.abstained}
+        found = results.findings
+        row = {
+            "id": item["id"],
+            "language": item["language"],
+            "answerable": bool(item.get("document")),
+            "support": round(max((each.support for each in found.passages), default=0.0), 3),
+            "abstained": given.abstained,
+            "citations": len(given.citations),
+            "exact": sum(
+                job["texts"].get(each.name, "")[each.start : each.end] == each.quote for each in given.citations
+            ),
+        }
         if item.get("document"):
-            ranks.append(judging.rank(item, [(each.name, each.text) for each in passages]))
             quoted = " ".join(each.quote for each in given.citations if each.name == item["document"])
-            good = judging.holds(item, item["document"], quoted)
-            right += good
-            wrongly += given.abstained
-            row |= {"rank": ranks[-1], "right": good}
-        else:
-            abstained += given.abstained
+            row["rank"] = judging.rank(item, [(each.name, each.text) for each in found.passages])
+            row["right"] = judging.holds(item, item["document"], quoted)
+            row["held_back"] = sites.get(item["document"]) in {refusal.ask.site for refusal in found.refusals}
         rows.append(row)
-    answerable = len(ranks)
-    return judging.shares(ranks) | {
-        "answered_right": round(right / answerable, 3),
-        "abstained_wrongly": round(wrongly / answerable, 3),
-        "abstained_rightly": f"{abstained} of {len(rows) - answerable}",
-        "exact_quotes": round(exact / max(1, citations), 3),
-        "citations": citations,
-        "rows": rows,
-    }
+    return {"rows": rows}
 
 
 async def main() -> None:
@@ -159,6 +155,7 @@ async def main() -> None:
         accounts.ensure_tenant(TENANT, ceiling=settings.here.default_ceiling, zone="DE")
     principal, documents, questions = operator(settings, TENANT), job["documents"], job["questions"]
     async with domicile(settings) as house:
+        keep_model(job, home)
         while (task := await asyncio.to_thread(next_task)) is not None:
             match task["do"]:
                 case "warm":

@@ -70,14 +70,14 @@ class Plain:
 
 def quality(job: dict[str, Any], plain: Plain) -> dict[str, Any]:
     retriever = plain.build("examples", job["examples"]).as_retriever(similarity_top_k=10)
-    ranks, best = [], {"answerable": [], "unanswerable": []}
+    rows = []
     for item in job["asked"]:
-        found = [(each.node.metadata["name"], each.node.get_content()) for each in retriever.retrieve(item["question"])]
-        score = retriever.retrieve(item["question"])[0].score or 0.0
-        best["answerable" if item.get("document") else "unanswerable"].append(round(score, 3))
+        nodes = retriever.retrieve(item["question"])
+        row = {"id": item["id"], "best_score": round(nodes[0].score or 0.0, 3)}
         if item.get("document"):
-            ranks.append(judging.rank(item, found))
-    return judging.shares(ranks) | {"best_score": best}
+            row["rank"] = judging.rank(item, [(each.node.metadata["name"], each.node.get_content()) for each in nodes])
+        rows.append(row)
+    return {"rows": rows}
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ from typing import Any  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 from bench import corpus  # noqa: E402
+from bench.judging import sum_up  # noqa: E402
 from bench.measuring import Side, machine, percentile, spread  # noqa: E402
 from bench.table import table  # noqa: E402
 from residency.outlets import models  # noqa: E402
@@ -59,6 +60,7 @@ async def job() -> dict[str, Any]:
         "model": str(models.bundled().path),
         "examples": [{"name": name, "text": texts[name]} for name in live],
         "texts": texts,
+        "exported": str(WORK / "model"),
         "manifest": manifest,
         "asked": corpus.questions(),
     }
@@ -89,6 +91,8 @@ def compare(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
             figure["passages_per_s"] = given["count"] / figure["seconds"]
             figure["query"] = spread(figure.pop("times"))
             figure["parts"] = _parts(figure["parts"])
+        plain, our = figures
+        our["quality"], plain["quality"] = sum_up(our["quality"]["rows"], plain["quality"]["rows"])
     finally:
         for side in sides:
             side.end()

@@ -28,8 +28,8 @@ def table(facts: dict[str, Any]) -> Table:
         mine, theirs = our["query"][f"{name}_ms"], plain["query"][f"{name}_ms"]
         pair(f"search {name}, ms", mine, theirs, ".2f", more_is_better=False, target="" if name == "p10" else "≥ 1 ×")
     for name, label in (
-        ("decide", "rulings"), ("embed", "embed, open search keys"), ("shards", "blind, ask the shard"),
-        ("open", "check rows, open passages"), ("ledger", "record"),
+        ("rows", "look rows up"), ("decide", "rule"), ("embed", "embed, open search keys"),
+        ("shards", "blind, ask the shard"), ("open", "open keys and passages"), ("ledger", "record"),
     ):  # fmt: skip
         row(f"  {label}, ms", f"{our['parts'][name]['p50_ms']:.2f}")
     row("residency's share of a search", f"{facts['residency']['share']:.1%}", target="≤ 10 %")
@@ -41,8 +41,10 @@ def table(facts: dict[str, Any]) -> Table:
     mine, theirs = our["quality"], plain["quality"]
     for name in ("hit@1", "hit@5", "mrr@10"):
         pair(f"examples: {name}", mine[name], theirs[name], ".3f", more_is_better=True)
+    row("examples: questions within reach", str(mine["questions"]))
     row("examples: answered with the right quote", f"{mine['answered_right']:.3f}")
     row("examples: abstained though answerable", f"{mine['abstained_wrongly']:.3f}")
     row("examples: abstained where unanswerable", mine["abstained_rightly"], "never")
+    row("examples: abstained where held back", mine["held_back"])
     row("examples: quotes exact to the character", f"{mine['exact_quotes']:.3f}", target="1")
     return made

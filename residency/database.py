@@ -16,6 +16,10 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 import sqlalchemy as sa
+
+# Not used here: llama-index loads it in a worker's thread, and a query that another thread builds meanwhile finds half
+# of it and breaks. So it is loaded whole, before there are threads.
+import sqlalchemy.orm
 from sqlalchemy import event
 
 P = ParamSpec("P")

@@ -16,13 +16,14 @@ from ingestion.documents import ClassCount, Document, Documents
 from residency.decision import Ask, Permit, Principal, Refusal
 from residency.engine import Engine
 from residency.envelope import PassageBody, PassageSealer
-from residency.errors import SealedError, SiteError
+from residency.errors import KeyRefusedError, KeyringError, SealedError, SiteError
 from residency.journal import Touch, recording
 from residency.keyring import Keyring, SearchKeys
 from residency.ledger import Ledger
 from residency.ports import Embedder, Found, PointFilter, Shard, ShardQuery, Vectors
 from residency.receipt import Draft, steps
 from residency.route import Action, Route
+from residency.seal import OpenDek
 from residency.tag import Tag
 from service.errors import InvalidRequestError
 from service.fusion import KNOWN_WEIGHT, OTHER_WEIGHT, Scored, fuse
@@ -157,19 +158,21 @@ class Searching:
         timings: dict[str, float] = {}
         # (1) distinct Tags of the collection, and the question's own
         collection, held = await self._documents.database.run(self._held, principal, ask.collection)
+        timings["rows"] = time.perf_counter() - begun
+        mark = time.perf_counter()
         asked = question_tag(self._engine, principal)
         # (2) rule: the question at an embedder; question and passages at every shard
         permits, refusals = self._engine.permitted(principal, Action.EMBED, (asked,), "embedder", activity=ask.activity)
         permits = [permit for permit in permits if permit.route.site in self._embedders]
         if not permits:
             return refusals[0] if refusals else _nowhere(principal, asked, ask.activity)
-        groups, withheld, kept_back = self._rule(principal, asked, held, ask.activity)
-        timings["decide"] = time.perf_counter() - begun
+        groups, withheld, kept_back, closed = self._rule(principal, asked, held, ask.activity)
+        timings["decide"] = time.perf_counter() - mark
         if held and not groups and kept_back:
             return kept_back[0]
         if not groups:
             language = _language(ask.query)
-            return Findings((), withheld, tuple(kept_back), (), 0, (asked,), tuple(touches), language, timings)
+            return Findings((), withheld, tuple(kept_back), closed, 0, (asked,), tuple(touches), language, timings)
         # (3) embed the question; while the model works, open each group's search keys and tell the question's language
         mark = time.perf_counter()
         embedder = self._embedders[permits[0].route.site]
@@ -189,11 +192,16 @@ class Searching:
         # (5) join
         weight = KNOWN_WEIGHT if language in {"en", "und"} else OTHER_WEIGHT
         ranked = fuse([each.found for each in found], [each.tokens for each in found], dense_weight=weight)
-        # (6) open the winners
+        # (6) check the winners against their rows, and open them
         mark = time.perf_counter()
-        passages, damaged = await self._open(principal, ask, ranked, found)
+        wanted = list(dict.fromkeys(str(item.hit.payload["d"]) for item in ranked[: ask.top_k * OVERFETCH + 10]))
+        rows = await self._documents.database.run(self._documents.live, principal.tenant, wanted)
+        timings["rows"] += time.perf_counter() - mark
+        mark = time.perf_counter()
+        passages, damaged, lost = await self._open(principal, ask, ranked, found, rows)
         timings["open"] = time.perf_counter() - mark
         tags = (asked, *dict.fromkeys(c.tag for group in groups for c in group.classes))
+        unreached = tuple(sorted({*unreached, *closed, *lost}))
         return Findings(
             tuple(passages), withheld, tuple(kept_back), unreached, damaged, tags, tuple(touches), language, timings
         )
@@ -206,9 +214,10 @@ class Searching:
 
     def _rule(
         self, principal: Principal, asked: Tag, held: Sequence[ClassCount], activity: str
-    ) -> tuple[list[_Group], int, list[Refusal]]:
+    ) -> tuple[list[_Group], int, list[Refusal], tuple[str, ...]]:
+        """Give what may be searched, how much may not, why, and the Sites that are closed: those are not reached."""
         groups: dict[tuple[str, str], list[ClassCount]] = {}
-        withheld, refusals = 0, []
+        withheld, refusals, closed = 0, list[Refusal](), set[str]()
         for tag_class in held:
             # the question itself goes to the shard, as a turned vector and blinded words: its own Tag must permit that
             asks = ((Action.SEARCH, (tag_class.tag, asked)), (Action.OPEN, (tag_class.tag,)))
@@ -217,11 +226,15 @@ class Searching:
             ]
             refused = [decision for decision in decisions if isinstance(decision, Refusal)]
             if refused:
-                withheld += tag_class.passages
                 refusals.append(refused[0])
+                if self._engine.closed(tag_class.site):  # whether the policy permits it there is not the matter now
+                    closed.add(tag_class.site)
+                else:
+                    withheld += tag_class.passages
             else:
                 groups.setdefault((tag_class.site, tag_class.jurisdiction), []).append(tag_class)
-        return [_Group(site, origin, tuple(each)) for (site, origin), each in groups.items()], withheld, refusals
+        made = [_Group(site, origin, tuple(each)) for (site, origin), each in groups.items()]
+        return made, withheld, refusals, tuple(sorted(closed))
 
     def _route(self, principal: Principal, action: Action, group: _Group, activity: str, *also: Tag) -> Route:
         tags = (*dict.fromkeys(each.tag for each in group.classes), *also)
@@ -293,14 +306,19 @@ class Searching:
         try:
             async with asyncio.timeout(self._deadline):
                 return await story
-        except (SiteError, TimeoutError):
+        except KeyRefusedError:
+            raise  # the provider answered: this key does not open, and no waiting helps
+        except (SiteError, KeyringError, TimeoutError):  # its keys live at the Site as its points do
             return site
 
     async def _open(
-        self, principal: Principal, ask: Search, ranked: Sequence[Scored], found: Sequence[_Asked]
-    ) -> tuple[list[Opened], int]:
-        wanted = list(dict.fromkeys(str(item.hit.payload["d"]) for item in ranked[: ask.top_k * OVERFETCH + 10]))
-        rows = await self._documents.database.run(self._documents.live, principal.tenant, wanted)
+        self,
+        principal: Principal,
+        ask: Search,
+        ranked: Sequence[Scored],
+        found: Sequence[_Asked],
+        rows: Mapping[str, Document],
+    ) -> tuple[list[Opened], int, set[str]]:
         chosen: list[tuple[Scored, Document]] = []
         for item in ranked:
             row = rows.get(str(item.hit.payload["d"]))
@@ -314,17 +332,17 @@ class Searching:
             if len(chosen) == ask.top_k:
                 break
         opened: list[Opened] = []
-        damaged = 0
+        damaged, lost = 0, set[str]()
         for index, asked in enumerate(found):
             group, keys = asked.group, asked.keys
             mine = [(item, row) for item, row in chosen if item.source == index]
             if not mine:
                 continue
-            deks = await self._keyring.open_deks(
-                self._route(principal, Action.OPEN, group, ask.activity),
-                group.site,
-                list(dict.fromkeys((row.dek_id, row.tag.digest) for _, row in mine)),
-            )
+            opening = self._deks(principal, group, ask.activity, [row for _, row in mine])
+            deks = await self._reach(group.site, opening)
+            if isinstance(deks, str):  # the Site, or its keys, went away after it had answered
+                lost.add(deks)
+                continue
             words = {token: asked.found.idf.get(token, 0.0) for token in asked.tokens}
             for item, row in mine:
                 dek = deks.get(row.dek_id)
@@ -344,7 +362,14 @@ class Searching:
                     damaged += 1
                     continue
                 opened.append(_opened(item, row, body, self._zone(group.site), words, keys))
-        return sorted(opened, key=lambda each: -each.score), damaged
+        return sorted(opened, key=lambda each: -each.score), damaged, lost
+
+    async def _deks(
+        self, principal: Principal, group: _Group, activity: str, rows: Sequence[Document]
+    ) -> dict[bytes, OpenDek]:
+        route = self._route(principal, Action.OPEN, group, activity)
+        wanted = list(dict.fromkeys((row.dek_id, row.tag.digest) for row in rows))
+        return await self._keyring.open_deks(route, group.site, wanted)
 
     def _zone(self, site: str) -> str:
         return self._engine.fleet.site(site).zone
