@@ -61,10 +61,10 @@ def serve(settings: Settings, host: str, port: int, tenant: str) -> None:
     chosen = msgspec.structs.replace(
         settings, server=msgspec.structs.replace(server, host=host or server.host, port=port or server.port)
     )
+    tripwire(chosen, rules(chosen)[2]).install()
     with office(chosen) as accounts:
         accounts.ensure_tenant(tenant, ceiling=chosen.here.default_ceiling, zone=chosen.here.zone)
         token = accounts.issue(tenant, scopes=SCOPES, kind="signin", lifetime=SIGN_IN_SECONDS)
-    tripwire(chosen, rules(chosen)[2]).install()
     app = create_app(chosen)
     config = uvicorn.Config(
         app,
