@@ -183,6 +183,8 @@ async def domicile(
     from service.rulemaking import Rulemaking, settle
     from service.searching import Searching
 
+    if settings.egress.refuse:
+        _own_loop(asyncio.get_running_loop())
     async with AsyncExitStack() as stack:
         # (1) rules and Fleet; the database names the rules that were activated
         database = database_of(settings)
@@ -343,6 +345,16 @@ async def domicile(
             tasks.append(asyncio.create_task(asyncio.to_thread(_warm, work=work)))
         stack.push_async_callback(_stop, house, tasks)
         yield house
+
+
+def _own_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Refuse a loop on which the tripwire sees no connection. Raises `HomeError`."""
+    kind = type(loop).__module__.partition(".")[0]
+    if kind != "asyncio":
+        raise HomeError(
+            f"the tripwire sees no connection on the event loop of {kind}",
+            hint="run on asyncio's own loop, or set egress.refuse to false and confine the process from outside",
+        )
 
 
 class Outlets:
