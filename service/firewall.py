@@ -99,8 +99,8 @@ def systemd(
     for each in open_to:
         by_address.setdefault(each.address, set()).add(each.name)
     for name, listed in (("resolver", resolvers), ("caller", callers)):
-        for each in listed:
-            by_address.setdefault(str(ipaddress.ip_network(each)), set()).add(name)
+        for network in listed:
+            by_address.setdefault(str(ipaddress.ip_network(network)), set()).add(name)
     lines = [
         f"# What the Sites of fleet {fleet} need, and nothing else.",
         "[Service]",

@@ -149,6 +149,7 @@ class Capture:
         self._line.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 32 * 1024 * 1024)
         self._line.settimeout(0.1)
         self._over = threading.Event()
+        self._missed = 0
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
 
@@ -163,12 +164,13 @@ class Capture:
             self.seen[_destination(packet)] += 1
 
     def stop(self) -> int:
-        """End, and give how many packets were missed because the buffer was full."""
-        self._over.set()
-        self._thread.join()
-        _, missed = struct.unpack("II", self._line.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))
-        self._line.close()
-        return int(missed)
+        """End, and give how many packets were missed because the buffer was full; again: the same."""
+        if not self._over.is_set():
+            self._over.set()
+            self._thread.join()
+            _, self._missed = struct.unpack("II", self._line.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))
+            self._line.close()
+        return self._missed
 
 
 def _destination(packet: bytes) -> tuple[str, str, int]:

@@ -28,7 +28,7 @@ from service.firewall import nft, openings
 from service.settings import Settings
 from tests.doubles import qdrant_http
 from tests.doubles.certificates import authority
-from tests.doubles.homes import home, key, settings
+from tests.doubles.homes import ROOT, home, key, settings
 from tests.doubles.openai_http import OpenAIEndpoint
 from tests.doubles.qdrant_http import QdrantDouble
 from tests.doubles.rooms import Capture, NameServer, Room, strewn
@@ -178,6 +178,7 @@ trust_root = "{self.folder}/{zone}-root.pem" }},
             "HOME": str(self.folder / "user"),
             "PATH": os.environ["PATH"],
             "LANG": "C.UTF-8",
+            "PYTHONPATH": str(ROOT),
             "DOMICILE_MODELS__THREADS": "1",
             **HOSTILE,
             **{f"DOMICILE_{name.upper()}": value for name, value in changes.items()},
@@ -195,6 +196,8 @@ trust_root = "{self.folder}/{zone}-root.pem" }},
             running.wait_until_ready()
             yield running
         finally:
+            for caller in running.callers:
+                caller.close()
             process.terminate()
             try:
                 process.wait(20)
@@ -235,6 +238,7 @@ class Running:
     def __init__(self, street: Street, process: "subprocess.Popen[bytes]") -> None:
         self._street = street
         self.process = process
+        self.callers: list[httpx.Client] = []
 
     def wait_until_ready(self) -> None:
         until = time.monotonic() + 60
@@ -253,7 +257,9 @@ class Running:
     def caller(self, api_key: str) -> httpx.Client:
         """Give an HTTP client; it must be used inside `do`."""
         headers = {"Authorization": f"Bearer {api_key}"}
-        return httpx.Client(base_url=self.URL, headers=headers, timeout=60, trust_env=False)
+        made = httpx.Client(base_url=self.URL, headers=headers, timeout=60, trust_env=False)
+        self.callers.append(made)
+        return made
 
     def metric(self, name: str) -> float:
         """Read one figure of `/metrics`."""
