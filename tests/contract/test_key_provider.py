@@ -15,16 +15,27 @@ from residency.route import Action
 from residency.seal import KeyContext, Purpose, tenant_bytes
 from tests.doubles.keys import CuttingKeys, LossyKeys
 from tests.doubles.routes import route_for
+from tests.doubles.softhsm import softhsm
 
 SITE = "de-frankfurt"
 KEK = KekRef(b"\x30" * 16, 1, "northwind", "DE", SITE)
 STORE, OPEN, ERASE = (route_for(action, SITE) for action in (Action.STORE, Action.OPEN, Action.ERASE))
 
-BODIES: dict[str, Callable[[Path], KeyProvider]] = {"file": lambda folder: FileKeys(folder / "keys", site=SITE)}
-BROKEN: dict[str, Callable[[Path], KeyProvider]] = {
-    "drops the AAD": lambda folder: LossyKeys(BODIES["file"](folder)),
-    "cuts tags": lambda folder: CuttingKeys(BODIES["file"](folder)),
-}
+
+def _file(folder: Path, _: pytest.MonkeyPatch) -> KeyProvider:
+    return FileKeys(folder / "keys", site=SITE)
+
+
+def _pkcs11(folder: Path, monkeypatch: pytest.MonkeyPatch) -> KeyProvider:
+    hsm = softhsm(folder / "hsm", monkeypatch)
+    from residency.outlets.keys.pkcs11 import Pkcs11Keys
+
+    return Pkcs11Keys(site=SITE, module=hsm.module, token=hsm.token("zone-de"), pin=hsm.pin)
+
+
+Body = Callable[[Path, pytest.MonkeyPatch], KeyProvider]
+BODIES: dict[str, Body] = {"file": _file, "pkcs11": _pkcs11}
+BROKEN: dict[str, Callable[[KeyProvider], KeyProvider]] = {"drops the AAD": LossyKeys, "cuts tags": CuttingKeys}
 
 
 def _aad(**changed: Any) -> bytes:
@@ -125,14 +136,17 @@ async def keeps_its_contract(keys: KeyProvider) -> None:
 
 
 @pytest.mark.parametrize("body", BODIES)
-async def test_a_key_provider_keeps_its_contract(body: str, tmp_path: Path) -> None:
-    await keeps_its_contract(BODIES[body](tmp_path))
+async def test_a_key_provider_keeps_its_contract(body: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await keeps_its_contract(BODIES[body](tmp_path, monkeypatch))
 
 
-@pytest.mark.parametrize("body", BROKEN)
-async def test_a_provider_that_loses_what_a_key_is_bound_to_fails_the_contract(body: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("broken", BROKEN)
+async def test_a_provider_that_loses_what_a_key_is_bound_to_fails_the_contract(
+    body: str, broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises((AssertionError, pytest.fail.Exception)):
-        await keeps_its_contract(BROKEN[body](tmp_path))
+        await keeps_its_contract(BROKEN[broken](BODIES[body](tmp_path, monkeypatch)))
 
 
 # --- what only a folder can get wrong ---------------------------------------------------------------------------------
