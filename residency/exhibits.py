@@ -19,6 +19,8 @@ from residency.zones import Zones
 
 RECEIPT: Final = "domicile-receipt/v1"
 REPORT: Final = "domicile-report/v1"
+CERTIFICATE: Final = "domicile-erasure-certificate/1"
+"""Schema of the master in a certificate's bundle, which else is a report's."""
 MOST_ATTACHED: Final = 64 * 1024 * 1024
 """Bytes that an attachment may unpack to."""
 
@@ -34,6 +36,10 @@ class Exhibits:
 
     receipts: dict[str, dict[str, Any]] = field(default_factory=dict)
     reports: dict[str, dict[str, Any]] = field(default_factory=dict)
+    checkpoints: dict[str, str] = field(default_factory=dict)
+    """Signed checkpoints that stand alone, for what their logs said at two times."""
+    consistency: dict[str, tuple[int, int, tuple[bytes, ...]]] = field(default_factory=dict)
+    """Proofs that a tree continues another: (old size, new size, hashes)."""
     proofs: dict[str, str] = field(default_factory=dict)
     trust: notes.Trust | None = None
     zones: Zones | None = None
@@ -51,6 +57,8 @@ class Exhibits:
             self.policy[base] = data
         elif data.startswith(tlog.PROOF_HEAD.encode()):
             self.proofs[name] = data.decode()
+        elif re.match(rb"[^\n]+\n\d+\n[A-Za-z0-9+/]{43}=\n\n\xe2\x80\x94 ", data):
+            self.checkpoints[name] = data.decode()
         elif data.lstrip()[:1] == b"{":
             return self._json(name, data)
         elif re.search(rb"^\[\[edge\]\]", data, re.MULTILINE):
@@ -78,6 +86,9 @@ class Exhibits:
 
     def _json(self, name: str, data: bytes) -> str:
         bundle = json.loads(data, object_pairs_hook=_once, parse_constant=_refused)
+        if set(bundle) == {"old", "new", "hashes"}:
+            self.consistency[name] = (int(bundle["old"]), int(bundle["new"]), tuple(map(tlog.decode, bundle["hashes"])))
+            return ""
         kinds = {RECEIPT: self.receipts, REPORT: self.reports}
         if bundle.get("format") not in kinds:
             return UNKNOWN

@@ -1,4 +1,4 @@
-"""verify: check Receipts and Reports offline, from nothing but the files given.
+"""verify: check Receipts, Reports, certificates and checkpoints offline, from nothing but the files given.
 
 Rules kept here: pure, no network, no database; every check that was made is named, and so is every check that
 could not be. A check that fails makes the verdict false, one that could not be made leaves it open.
@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from itertools import pairwise
 from typing import Any, Final
 
 from residency import notes, tlog
 from residency.errors import DomicileError
 from residency.evidence import GRADES
-from residency.exhibits import UNKNOWN, Exhibits
+from residency.exhibits import CERTIFICATE, UNKNOWN, Exhibits
 from residency.fleet import Fleet
 from residency.receipt import VERSION, canonical, leaf
 
@@ -69,6 +70,7 @@ class _Verifying:
     def __init__(self) -> None:
         self.given = Exhibits()
         self.checks: list[Check] = []
+        self._points: dict[str, list[tuple[str, tlog.Checkpoint]]] = {}
         self.grades: list[int] = []
         self.sites: set[str] = set()
         self.zones: set[str] = set()
@@ -80,10 +82,13 @@ class _Verifying:
             self._guard(name, "receipt", partial(self._receipt, name, bundle))
         for name, bundle in self.given.reports.items():
             self._guard(name, "report", partial(self._report, name, bundle))
+        for name, note in self.given.checkpoints.items():
+            self._guard(name, "checkpoint", partial(self._checkpoint, name, note))
+        self._continuing()
         for name in self.given.proofs:
             self._note(name, "inclusion", FALSE, "bad inclusion: it proves none of the receipts given")
-        if not self.given.receipts and not self.given.reports:
-            self._note("-", "files", OPEN, "no receipt and no report among the files")
+        if not (self.given.receipts or self.given.reports or self.given.checkpoints):
+            self._note("-", "files", OPEN, "no receipt, report, certificate or checkpoint among the files")
         states = {check.state for check in self.checks}
         state = FALSE if FALSE in states else OPEN if OPEN in states else GOOD
         return Verdict(CODES[state], tuple(self.checks), self._sentence(state))
@@ -139,8 +144,16 @@ class _Verifying:
             return
         self.given.proofs = {key: text for key, text in self.given.proofs.items() if text != proof}
         found = tlog.Proof.parse(proof)
-        text, lines = notes.split(found.checkpoint)
+        point = self._checkpoint(name, found.checkpoint)
+        good = tlog.included(tlog.leaf_hash(body), found.index, point.size, found.hashes, point.root)
+        place = f"leaf {found.index} of {point.size} in {point.origin}"
+        self._note(name, "inclusion", GOOD if good else FALSE, place if good else f"bad inclusion: not {place}")
+
+    def _checkpoint(self, name: str, note: str) -> tlog.Checkpoint:
+        """Check who signed a checkpoint, that it is of that log, and that enough witnesses saw it."""
+        text, lines = notes.split(note)
         point = tlog.Checkpoint.parse(text)
+        self._points.setdefault(point.origin, []).append((name, point))
         if self._signed(name, "checkpoint", text, lines) and self.given.trust is not None:
             trust = self.given.trust
             known = notes.signers(text, lines, [*trust.logs, *trust.witnesses.values()])
@@ -149,9 +162,31 @@ class _Verifying:
             have, need = trust.seen(known)
             state = GOOD if have >= need else FALSE
             self._note(name, "witnesses", state, f"quorum {have}/{need}" if need else "none asked for")
-        good = tlog.included(tlog.leaf_hash(body), found.index, point.size, found.hashes, point.root)
-        place = f"leaf {found.index} of {point.size} in {point.origin}"
-        self._note(name, "inclusion", GOOD if good else FALSE, place if good else f"bad inclusion: not {place}")
+        return point
+
+    def _continuing(self) -> None:
+        """Two checkpoints of one log are of one history: the same root, or a proof that one continues the other."""
+        used: set[str] = set()
+        for points in self._points.values():
+            by_size = sorted({(point.size, point.root): (name, point) for name, point in points}.values(), key=_size)
+            for (_, old), (name, new) in pairwise(by_size):
+                self._continues(name, old, new, used)
+        for name in self.given.consistency.keys() - used:
+            self._note(name, "consistency", OPEN, "the two checkpoints that it is about were not given")
+
+    def _continues(self, name: str, old: tlog.Checkpoint, new: tlog.Checkpoint, used: set[str]) -> None:
+        what = f"{old.size} leaves to {new.size}"
+        if old.size == new.size:
+            self._note(name, "consistency", FALSE, f"two histories: {old.size} leaves have two roots; keep both files")
+            return
+        fitting = {key: p for key, p in self.given.consistency.items() if p[:2] == (old.size, new.size)}
+        used |= fitting.keys()
+        if not fitting and old.size:
+            self._note(name, "consistency", NOTE, f"no proof given that the log only grew from {what}")
+        for key, (_, _, hashes) in fitting.items():
+            good = tlog.consistent(old.size, new.size, old.root, new.root, hashes)
+            text = f"the log only grew, from {what}" if good else f"bad consistency: not shown from {what}"
+            self._note(key, "consistency", GOOD if good else FALSE, text)
 
     def _digests(self, name: str, receipt: Mapping[str, Any]) -> None:
         given = self.given
@@ -217,14 +252,28 @@ class _Verifying:
             self._note(name, "receipt", OPEN, "the report names no entry in the ledger")
             return
         self._receipt(f"{name} (its receipt)", receipt)
-        facts = receipt["receipt"]["facts"]
-        same = facts["report"] == "sha256:" + hashlib.sha256(body).hexdigest()
-        same = same and receipt["receipt"]["tenant"] == report["head"]["tenant"]
+        entry = receipt["receipt"]
+        if report["schema"] == CERTIFICATE:
+            self._certificate(name, report["erasure"], entry)
+            return
+        same = entry["facts"]["report"] == "sha256:" + hashlib.sha256(body).hexdigest()
+        same = same and entry["tenant"] == report["head"]["tenant"]
         text = "the ledger's entry names this very report" if same else "the ledger's entry is of another report"
         self._note(name, "receipt", GOOD if same else FALSE, text)
         self.grades.append(report["coverage"]["lowest_grade"])
         self.sites |= {site["id"] for site in report["sites"]}
         self.zones |= {site["zone"] for site in report["sites"]}
+
+    def _certificate(self, name: str, erasure: Mapping[str, Any], entry: Mapping[str, Any]) -> None:
+        """An erasure's certificate says what the erasure's own entry says, and what is not erased yet."""
+        same = entry["kind"] == "erase" and entry["facts"].items() <= erasure.items()
+        same = same and (entry["id"], entry["tenant"]) == (erasure["receipt"], erasure["tenant"])
+        same = same and entry["subject"] == erasure["document"]
+        text = "the erasure's entry in the ledger says the same" if same else "the ledger's entry is of another erasure"
+        self._note(name, "erasure", GOOD if same else FALSE, text)
+        for residual in erasure["residuals"]:
+            self._note(name, "residual", NOTE, f"not erased before {residual['due']}: {residual['what']}")
+        self._note(name, "limits", NOTE, "it shows what the operator recorded of its stores, not that no copy exists")
 
     def _sentence(self, state: str) -> str:
         begin = {
@@ -240,6 +289,10 @@ class _Verifying:
             f"{', '.join(sorted(self.zones))}; lowest evidence grade {grade} ({GRADES.get(grade, 'unknown')}). "
             "This shows what was recorded, not where a machine stands."
         )
+
+
+def _size(item: tuple[str, tlog.Checkpoint]) -> int:
+    return item[1].size
 
 
 def _proves(proof: str, hash_: bytes) -> bool:

@@ -65,5 +65,5 @@ def load(path: Path) -> dict[str, Any]:
     wrong = [name for name, each in found.activity.items() if each.role not in ("", "controller", "processor")]
     if wrong:
         raise SettingsError(f"register.toml: the role of {min(wrong)} is wrong", hint="controller or processor")
-    plain: dict[str, Any] = msgspec.to_builtins(found)
+    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(found))
     return plain

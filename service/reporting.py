@@ -8,13 +8,14 @@ walked once, Receipt by Receipt, whatever the kind.
 import asyncio
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
 from residency import oscal, registers, report
 from residency.decision import Clause
+from residency.exhibits import CERTIFICATE
 from residency.fleet import Fleet
 from residency.ledger import Ledger
 from residency.receipt import Draft, canonical, new_id, stamp
@@ -25,7 +26,7 @@ from service.errors import InvalidRequestError
 from service.rendering import html, pdf, sheets
 
 FORMAT: Final = "domicile-report/v1"
-KINDS: Final = ("residency", "register", "transfers", "recipients", "oscal")
+KINDS: Final = ("residency", "register", "transfers", "recipients", "oscal", "certificate")
 Progress = Callable[[int, int], None]
 """Told how many Receipts of how many were read."""
 EVERY: Final = 1000
@@ -114,6 +115,7 @@ class Reporting:
         rules: Rules,
         *,
         violations: Violations | None = None,
+        erasures: Callable[[str, str], Awaitable[dict[str, Any]]] | None = None,
         by_hand: Callable[[], Mapping[str, Any]] = dict,
         horizon: timedelta = timedelta(days=30),
         about: Callable[[str], About] = lambda _tenant: About(),
@@ -123,6 +125,7 @@ class Reporting:
         self._inventory = inventory
         self._rules = rules
         self._violations = violations
+        self._erasures = erasures
         self._by_hand = by_hand
         self._horizon = horizon
         self._about = about
@@ -147,7 +150,7 @@ class Reporting:
     ) -> dict[str, Any]:
         """Give a signed report with its own Receipt and proof; `oscal` is made from a residency report.
 
-        `document` (32 hex digits) is whose recipients are wanted; empty: everything of the period.
+        `document` (32 hex digits) is whose recipients, or whose erasure's certificate, is wanted.
         Raises `InvalidRequestError` for an unknown kind or id, or when the period ends before it begins, `LedgerError`
         when it cannot be recorded.
         """
@@ -155,14 +158,32 @@ class Reporting:
             raise InvalidRequestError("no such kind of a report", param="kind", hint="one of " + ", ".join(KINDS))
         if until <= since:
             raise InvalidRequestError("the period ends before it begins", param="to", hint="swap from and to")
-        if document and (kind != "recipients" or not re.fullmatch(r"[0-9a-f]{32}", document)):
+        named = re.fullmatch(r"[0-9a-f]{32}", document) is not None
+        if (document and not named) or {"recipients": False, "certificate": not named}.get(kind, bool(document)):
             raise InvalidRequestError(
-                "`document` is an id, and for recipients alone",
-                param="document",
-                hint="list documents to see their ids",
+                "`document` is an id, for recipients and certificates", param="document", hint="list documents first"
             )
+        if kind == "certificate":
+            return await self._certificate(tenant, document)
         run = self._ledger.database.run
         return await run(self._make, kind, tenant, since, until, requested_by, document, progress)
+
+    async def _certificate(self, tenant: str, document: str) -> dict[str, Any]:
+        """Give the signed certificate of an erasure, with the proof of the erasure's own entry; nothing is recorded."""
+        if self._erasures is None:
+            raise InvalidRequestError("there are no erasures here", param="kind", hint="ask the service that erases")
+        found = await self._erasures(tenant, document)
+        if found["state"] != "complete":
+            raise InvalidRequestError("the erasure is not complete", param="document", hint="ask again later")
+        return await self._ledger.database.run(self._certified, tenant, found)
+
+    def _certified(self, tenant: str, found: dict[str, Any]) -> dict[str, Any]:
+        now, ledger = self._clock(), self._ledger
+        completed = datetime.fromisoformat(found["completed"])
+        head = self._head(tenant, completed, completed + timedelta(seconds=1), "", now)
+        master = {"schema": CERTIFICATE, "head": head.facts(()), "erasure": found, "verify": list(report.HOW)}
+        bundle = ledger.bundle(tenant, found["receipt"])
+        return {"format": FORMAT, "report": master, "signatures": [ledger.sign(canonical(master))], "receipt": bundle}
 
     def _make(
         self,
@@ -280,7 +301,7 @@ def formats_of(kind: str, form: str) -> None:
     """Raise `InvalidRequestError` unless reports of this kind come in this form."""
     if kind not in KINDS:
         raise InvalidRequestError("no such kind of a report", param="kind", hint="one of " + ", ".join(KINDS))
-    known = {"residency": set(FORMATS), "oscal": {"json"}}.get(kind, set(FORMATS) - {"pdf"})
+    known = {"residency": set(FORMATS), "oscal": {"json"}, "certificate": {"json"}}.get(kind, set(FORMATS) - {"pdf"})
     if form not in known:
         raise InvalidRequestError(
             "no such format of a report", param="format", hint="one of " + ", ".join(sorted(known))

@@ -1,9 +1,9 @@
-"""`GET /v1/reports/residency`: the Ledger of a period, read for the caller's tenant."""
+"""`GET /v1/reports/{kind}`: the Ledger of a period, read for the caller's tenant."""
 
 from typing import Annotated, Any
 
 from litestar import Controller, Response, get
-from litestar.params import FromQuery, QueryParameter
+from litestar.params import FromPath, FromQuery, QueryParameter
 
 from service.api.replies import Asking, house_of
 
@@ -14,18 +14,23 @@ class ReportsController(Controller):
     path = "/reports"
     tags = ["Evidence"]  # noqa: RUF012 - Litestar's protocol
 
-    @get("/residency", opt={"scope": "report"}, operation_id="residencyReport")
-    async def residency(
+    @get("/{kind:str}", opt={"scope": "report"}, operation_id="report")
+    async def report(
         self,
         request: Asking,
+        kind: FromPath[str],
         since: Annotated[str | None, QueryParameter(name="from")] = None,
         until: Annotated[str | None, QueryParameter(name="to")] = None,
         format: FromQuery[str] = "json",  # noqa: A002 - the contract's name
+        document: FromQuery[str] = "",
     ) -> Response[Any]:
-        """Give the report as json (the signed master), html, pdf, csv or xlsx."""
+        """Give a report of a kind (residency, register, transfers, recipients, oscal) as json, html, csv, xlsx or pdf.
+
+        `document` is whose recipients are wanted; `pdf` is for residency alone, `oscal` is json alone.
+        """
         house = house_of(request)
         made, receipt = await house.reporting.file(
-            request.user.tenant, since, until, format, requested_by=request.user.id
+            request.user.tenant, since, until, format, requested_by=request.user.id, kind=kind, document=document
         )
         headers = {
             "Content-Disposition": f'attachment; filename="{made.name}"',

@@ -141,8 +141,9 @@ def _placement(report: Mapping[str, Any]) -> Table:
 
 def sites(report: Mapping[str, Any]) -> Table:
     """Lay out the Sites of the Fleet."""
-    held = {row["site"]: 0 for row in report["placement"]}
-    for row in report["placement"]:
+    placed = report.get("placement", ())
+    held = {row["site"]: 0 for row in placed}
+    for row in placed:
         held[row["site"]] += row["documents"]
     rows = tuple(
         (
@@ -151,7 +152,7 @@ def sites(report: Mapping[str, Any]) -> Table:
             party(site["operator"]),
             party(site["parent"]),
             _list(site["holds"]),
-            held.get(site["id"], 0),
+            held.get(site["id"], 0) if "placement" in report else "not counted here",
             f"{site['grade']}: {site['grade_text']}",
             site["closed"] or "open",
         )

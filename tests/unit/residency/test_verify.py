@@ -276,6 +276,7 @@ def test_nothing_given_is_open():
 
 def report(change=lambda r: None):
     master = {
+        "schema": "domicile-residency-report/1",
         "head": {"tenant": "northwind"},
         "sites": [{"id": "de-one", "zone": "DE"}],
         "coverage": {"lowest_grade": 1},
