@@ -124,6 +124,10 @@ class Engine:
         except KeyError:
             raise PolicyError("this tenant is not known to the engine", hint="admit it first") from None
 
+    def closed(self, site: str) -> str:
+        """Say why a Site is closed now; empty when it is open. Raises `SiteError` for an unknown one."""
+        return self.fleet.closed(site, self._clock())
+
     def refresh(self) -> None:
         """Forget every ruling and build the handles anew; happens by itself when Fleet or Zones change."""
         with self._lock:

@@ -187,7 +187,10 @@ class Searching:
         timings["embed"] = time.perf_counter() - mark
         # (4) turn the vector and blind the words for each group's keys; ask all permitted shards at once
         mark = time.perf_counter()
-        found, unreached = await self._ask_shards(principal, ask, asked, groups, opened, vector, collection)
+        found, silent = await self._ask_shards(principal, ask, asked, groups, opened, vector, collection)
+        if silent and not found:
+            missed = sorted({*silent, *closed})
+            raise SiteError(f"no permitted site answered ({', '.join(missed)})", site=missed[0], hint="try again later")
         timings["shards"] = time.perf_counter() - mark
         # (5) join
         weight = KNOWN_WEIGHT if language in {"en", "und"} else OTHER_WEIGHT
@@ -201,7 +204,7 @@ class Searching:
         passages, damaged, lost = await self._open(principal, ask, ranked, found, rows)
         timings["open"] = time.perf_counter() - mark
         tags = (asked, *dict.fromkeys(c.tag for group in groups for c in group.classes))
-        unreached = tuple(sorted({*unreached, *closed, *lost}))
+        unreached = tuple(sorted({*silent, *closed, *lost}))
         return Findings(
             tuple(passages), withheld, tuple(kept_back), unreached, damaged, tags, tuple(touches), language, timings
         )
@@ -252,7 +255,7 @@ class Searching:
         opened: Sequence[SearchKeys | str | None],
         vector: Vectors,
         collection: str,
-    ) -> tuple[list[_Asked], tuple[str, ...]]:
+    ) -> tuple[list[_Asked], set[str]]:
         # a question is stemmed in every language of what it may find: the wrong stemmer alone would miss
         languages = sorted({each.language for group in groups for each in group.classes})
 
@@ -284,12 +287,7 @@ class Searching:
             )
         )
         found = [each for each in answers if isinstance(each, _Asked)]
-        unreached = tuple(sorted({each for each in (*answers, *opened) if isinstance(each, str)}))
-        if unreached and not found:
-            raise SiteError(
-                f"no permitted site answered ({', '.join(unreached)})", site=unreached[0], hint="try again later"
-            )
-        return found, unreached
+        return found, {each for each in (*answers, *opened) if isinstance(each, str)}
 
     async def _keys(self, principal: Principal, group: _Group, dimension: int, activity: str) -> SearchKeys | None:
         return await self._keyring.search_keys(
