@@ -1,3 +1,4 @@
+import threading
 import time
 from datetime import timedelta
 
@@ -12,7 +13,7 @@ from residency.fleet import Fleet
 from residency.policy import PolicySet
 from residency.route import LIFETIME, Action
 from residency.zones import Zones
-from tests.doubles.rules import NOON, SHOP, Clock, ask, engine, fleet, policy, tag, zones
+from tests.doubles.rules import NOON, POLICIES, SHOP, Clock, amended, ask, engine, fleet, policy, tag, zones
 
 BASIS = Basis("45", "Decision 2000/518/EC", NOON + timedelta(seconds=20))
 
@@ -259,6 +260,117 @@ def test_remembering_never_changes_a_ruling(steps: list[str]) -> None:
             clock.pass_(seconds=10)
         fresh = engine(clock=clock, over=sites).decide(ask())
         assert type(court.decide(ask())) is type(fresh)
+
+
+# --- other rules, other clocks ----------------------------------------------------------------------------------------
+
+
+def test_rules_are_put_in_force_at_once_and_named_by_the_digests() -> None:
+    court = engine()
+    before = court.decide(ask())
+    assert isinstance(before, Permit)
+    stricter = amended("context.tag.residency &&", "context.tag.residency && resource.grade >= 6 &&")
+    court.swap(stricter, zones())
+    assert isinstance(court.decide(ask()), Refusal)
+    assert court.policy is stricter
+    assert court.digests()["policy"] == stricter.digest
+    court.swap(policy(), zones())
+    assert isinstance(court.decide(ask()), Permit)
+
+
+def test_a_route_minted_before_lives_out_its_minute_and_no_longer() -> None:
+    court = engine()
+    permit = court.decide(ask())
+    court.swap(policy().without(["permit-in-residency"], zones()), zones())
+    assert isinstance(permit, Permit)
+    permit.route.check(site="par", action=Action.SEARCH)
+    assert left(permit) <= LIFETIME
+
+
+def test_other_zones_are_put_in_force_with_the_rules() -> None:
+    court = engine()
+    question = ask(Action.TRANSFER, "iad-dpf", basis=Basis("45", "2023/1795", NOON + timedelta(days=900)))
+    assert isinstance(court.decide(question), Permit)
+    court.swap(policy(), zones().without("US-DPF"))
+    assert isinstance(court.decide(question), Refusal)
+    assert not court.zones.within("US-DPF", "GDPR-ADEQUATE")
+
+
+@pytest.mark.parametrize("missing", ["CH", "GDPR-ADEQUATE"])
+def test_rules_that_do_not_fit_fleet_or_ceilings_change_nothing(missing: str) -> None:
+    court = engine()
+    raw = (POLICIES / "zones.toml").read_text().replace(f'"{missing}"', '"XX"')
+    with pytest.raises(ZoneError):
+        court.swap(policy(), Zones.parse(raw.encode(), on=NOON))
+    assert court.zones.digest == zones().digest
+    assert isinstance(court.decide(ask()), Permit)
+
+
+def test_rules_that_name_a_site_outside_the_fleet_change_nothing() -> None:
+    court = engine()
+    text = b'@id("forbid-lyon") @explain("x") forbid (principal, action, resource == Domicile::Site::"lyon");'
+    with pytest.raises(PolicyError, match="lyon"):
+        court.swap(PolicySet({**policy().files, "own.cedar": text}, zones()), zones())
+    assert court.policy is policy()
+
+
+def test_rules_swapped_under_load_never_mix() -> None:
+    """Every ruling is by the one set or the other: no clause decides that the set at hand does not hold."""
+    court, stop = engine(), threading.Event()
+    other = amended("forbid-stale-evidence", "forbid-old-evidence")
+    sites = court.fleet
+    sites.close("par", "test")
+    seen: set[str] = set()
+    failed: list[BaseException] = []
+
+    def asking() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            try:
+                decision = court.decide(ask(activity="search", principal=Principal(f"p{number % 7}", "shop")))
+                assert isinstance(decision, Refusal)
+                seen.update(decision.policies)
+            except BaseException as error:  # whatever it is, the test must say so
+                failed.append(error)
+                return
+
+    threads = [threading.Thread(target=asking) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for number in range(20):
+        court.swap(other if number % 2 else policy(), zones())
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert seen <= {"forbid-stale-evidence", "forbid-old-evidence"}
+
+
+def test_a_clock_set_back_is_a_fault_with_its_cause() -> None:
+    clock = Clock()
+    court = engine(clock=clock)
+    court.not_before(NOON)
+    clock.pass_(minutes=-4)
+    assert isinstance(court.decide(ask()), Permit)
+    clock.pass_(minutes=-2)
+    with pytest.raises(PolicyError, match="6 minutes behind") as caught:
+        court.decide(ask())
+    assert "set the clock right" in caught.value.hint
+    with pytest.raises(PolicyError):
+        _ = court.zones
+    clock.pass_(minutes=2)
+    assert isinstance(court.decide(ask()), Permit)
+
+
+def test_an_older_checkpoint_takes_nothing_back() -> None:
+    clock = Clock()
+    court = engine(clock=clock)
+    court.not_before(NOON)
+    court.not_before(NOON - timedelta(days=3))
+    clock.pass_(hours=-1)
+    with pytest.raises(PolicyError):
+        court.decide(ask())
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------

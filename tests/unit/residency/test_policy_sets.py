@@ -1,4 +1,4 @@
-"""Every slip in every policy file is noticed: by a worked case, or by an invariant; what survives is named and excused."""
+"""Every slip in every policy file is noticed, by a worked case or an invariant; what survives is named and excused."""
 
 from functools import cache
 
@@ -38,7 +38,7 @@ def written(set_: str) -> str:
     return f"sets/{set_}.cedar" if set_ else "residency.cedar"
 
 
-SAME_SHAPE = ("forbid-law-", "forbid-at-", "forbid-de-", "forbid-fr-", "forbid-gb-")
+SAME_SHAPE = ("forbid-law-", "forbid-de-")
 """Of home-country's clauses, one for each country and all alike, those that are slipped in."""
 
 
@@ -66,6 +66,7 @@ def noticed(set_: str, text: str) -> bool:
     return bool(check(rules, zones(), fleet(), now=NOON, over=over()).violations)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("set_", ["", *BOOK.offered])
 def test_every_slip_in_a_policy_file_is_noticed(set_: str) -> None:
     made = slips(set_)
