@@ -52,8 +52,13 @@ def written(connection: sa.Connection, document_id: str, version: int | None = N
         query = query.where(c.version == version)
     found: list[str] = []
     for (raw,) in connection.execute(query):
-        found += [str(UUID(bytes=raw[at : at + 16])) for at in range(0, len(raw), 16)]
+        found += spelt(raw)
     return found
+
+
+def spelt(raw: bytes) -> list[str]:
+    """Give the ids that a row keeps, as shards spell them."""
+    return [str(UUID(bytes=raw[at : at + 16])) for at in range(0, len(raw), 16)]
 
 
 def strike(connection: sa.Connection, document_id: str, version: int | None = None) -> None:
