@@ -8,6 +8,7 @@ their digest covers.
 import hashlib
 import json
 import re
+import tomllib
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -45,6 +46,9 @@ class Exhibits:
     zones: Zones | None = None
     fleet: str | None = None
     policy: dict[str, bytes] = field(default_factory=dict)
+    offered: dict[str, bytes] = field(default_factory=dict)
+    """Ready-made sets of a policies folder; in force are those that its `sets.toml` uses."""
+    used: tuple[str, ...] = ()
 
     def add(self, name: str, data: bytes) -> str:
         """Take in a file; gives what to say about it, or "". A false file raises `ValueError` or `DomicileError`."""
@@ -54,7 +58,9 @@ class Exhibits:
         if data.startswith(b"%PDF-"):
             return self._pdf(name, data)
         if base.endswith((".cedar", ".cedarschema")):
-            self.policy[base] = data
+            (self.offered if folders[-1:] == ["sets"] else self.policy)[base] = data
+        elif base == "sets.toml":
+            self.used = tuple(f"{each}.cedar" for each in tomllib.loads(data.decode())["use"])
         elif data.startswith(tlog.PROOF_HEAD.encode()):
             self.proofs[name] = data.decode()
         elif re.match(rb"[^\n]+\n\d+\n[A-Za-z0-9+/]{43}=\n\n\xe2\x80\x94 ", data):
@@ -104,9 +110,10 @@ class Exhibits:
 
     @property
     def policy_digest(self) -> str:
-        """Digest of the policy files given: over each name, 0x00, length in 8 bytes, and bytes, sorted by name."""
+        """Digest of the policy files in force: over each name, 0x00, length in 8 bytes, and bytes, sorted by name."""
         total = hashlib.sha256()
-        for name, data in sorted(self.policy.items()):
+        inside = {name: data for name, data in self.offered.items() if name in self.used}
+        for name, data in sorted((self.policy | inside).items()):
             total.update(name.encode() + b"\x00" + len(data).to_bytes(8, "big") + data)
         return "sha256:" + total.hexdigest()
 

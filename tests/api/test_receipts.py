@@ -38,7 +38,7 @@ def checked(client: httpx.Client, found: dict[str, Any]) -> Verdict:
     """Check a receipt as an outsider would: beside the key, the rules and the fleet."""
     key = client.get("/v1/ledger/key").text.strip()
     given = {"receipt.json": msgspec.json.encode(found), "trust.txt": f"log {key}\nquorum none\n".encode()}
-    given |= {each.name: each.read_bytes() for each in POLICIES.iterdir() if each.is_file()}
+    given |= {str(each): each.read_bytes() for each in POLICIES.rglob("*") if each.is_file()}
     return verify(given | {"fleet.toml": FOUR_SITES.read_bytes()})
 
 
