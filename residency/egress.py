@@ -194,14 +194,27 @@ def seclude() -> bool:
     Needs root or user namespaces, and in the latter case a process of one thread, which keeps its own user and group.
     There is no way back. Source: unshare(2), user_namespaces(7).
     """
-    user, group = os.geteuid(), os.getegid()
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(_NEWNET) == 0:
+    if ctypes.CDLL(None).unshare(_NEWNET) == 0:
         return True
-    if libc.unshare(_NEWUSER | _NEWNET) != 0:
+    child = os.fork()  # some systems give the namespace and then refuse its maps, which cannot be undone
+    if child == 0:
+        given = False
+        try:
+            given = _own_namespaces()
+        finally:
+            os._exit(0 if given else 1)
+    return os.waitpid(child, 0)[1] == 0 and _own_namespaces()
+
+
+def _own_namespaces() -> bool:
+    user, group = os.geteuid(), os.getegid()
+    if ctypes.CDLL(None).unshare(_NEWUSER | _NEWNET) != 0:
         return False
-    for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
-        Path("/proc/self", name).write_text(text, encoding="ascii")
+    try:
+        for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
+            Path("/proc/self", name).write_text(text, encoding="utf-8")
+    except OSError:
+        return False
     return True
 
 
@@ -212,12 +225,12 @@ def kernel_count() -> int:
     """
     wanted = {"OutRequests", "OutNoRoutes", "Ip6OutRequests", "Ip6OutNoRoutes"}
     found = 0
-    lines = Path("/proc/self/net/snmp").read_text(encoding="ascii").splitlines()
+    lines = Path("/proc/self/net/snmp").read_text(encoding="utf-8").splitlines()
     for names, values in zip(lines[::2], lines[1::2], strict=True):
         if names.startswith("Ip:"):
             found += sum(int(n) for name, n in zip(names.split(), values.split(), strict=True) if name in wanted)
     six = Path("/proc/self/net/snmp6")
-    for line in six.read_text(encoding="ascii").splitlines() if six.exists() else ():
+    for line in six.read_text(encoding="utf-8").splitlines() if six.exists() else ():
         name, number = line.split()
         found += int(number) if name in wanted else 0
     return found

@@ -1,4 +1,4 @@
-"""`domicile init|serve|work|migrate|doctor`: setting up, running, looking after."""
+"""`domicile init|serve|work|migrate`: setting up and running."""
 
 import asyncio
 import shutil
@@ -7,12 +7,9 @@ import sys
 from pathlib import Path
 
 import rich_click as click
-from click.exceptions import Exit
 
-from service.cli.common import home_option, in_house, json_option, people, run, show
+from service.cli.common import home_option, in_house, people, run
 from service.settings import Settings
-
-MARKS = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "fail": "[red]fail[/]"}
 
 
 @click.command()
@@ -125,22 +122,3 @@ def migrate(settings: Settings) -> None:
     from service.migrations import upgrade
 
     people.print(f"database is at {upgrade(settings.database_url)}")
-
-
-@click.command()
-@home_option
-@json_option
-def doctor(settings: Settings, as_json: bool) -> None:
-    """Say what is wrong here and what to do; exit code 1 when something fails."""
-    from service.doctor import examine
-
-    findings = run(examine(settings))
-    if as_json:
-        show({"findings": [finding.facts() for finding in findings]})
-    else:
-        for finding in findings:
-            people.print(f"{MARKS[finding.state]}  {finding.id}: {finding.text}")
-            if finding.next:
-                people.print(f"        next: {finding.next}")
-    if any(finding.state == "fail" for finding in findings):
-        raise Exit(1)

@@ -16,11 +16,13 @@ WRITERS = {
     "residency/silence.py": "an empty cache folder in the home",
     "residency/rulebook.py": "a copy of rules, which hold no data",
     "residency/witness.py": "what a witness signed last",
-    "residency/outlets/keys/file.py": "wrapped root and KEK files",
+    "residency/outlets/keys/disk.py": "wrapped keys, whole or not at all",
+    "residency/outlets/keys/roots.py": "a new root key",
     "residency/outlets/vaults/folder.py": "sealed originals and texts",
     "residency/outlets/shards/edge_host.py": "the shard's lock",
     "residency/outlets/shards/edge_store.py": "the shard's own folder and manifest",
     "residency/outlets/embedders/onnx_export.py": "the exported model, which holds no document",
+    "service/airgap.py": "a throwaway home in memory, with a text of our own",
     "service/bootstrap.py": "a new home: settings and service key",
     "service/certifying.py": "certificates and their keys",
     "service/homelock.py": "who holds the home",
@@ -30,6 +32,8 @@ WRITERS = {
     "service/cli/run.py": "the fleet file that a person handed in",
 }
 STARTERS = {
+    "residency/egress.py": "a child that tries whether namespaces are given",
+    "service/airgap.py": "the rehearsal without a network",
     "ingestion/sandbox.py": "the readers' nursery",
     "ingestion/readers/main.py": "the nursery's confined child for each file",
     "residency/outlets/shards/edge_child.py": "the shard's child",

@@ -183,6 +183,29 @@ def test_a_secluded_process_reaches_nothing_and_the_kernel_counts_what_it_tried(
     assert (int(done.stdout) > 0) == (attempt != "nothing")
 
 
+ORDINARY = """
+import ctypes, os, sys
+from residency.egress import kernel_count, seclude
+if os.geteuid() == 0:
+    os.setresgid(65534, 65534, 65534), os.setresuid(65534, 65534, 65534)
+    ctypes.CDLL(None).prctl(4, 1)  # as after an ordinary start: it may write its own maps
+before = os.geteuid(), os.getegid()
+made = seclude()
+assert (os.geteuid(), os.getegid()) == before  # whether it was given or not
+open(sys.argv[1] + "/own", "w").close()
+print(made and kernel_count() == 0)
+"""
+
+
+def test_an_ordinary_account_keeps_itself_in_a_namespace_of_its_own(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    for folder in (tmp_path.parent, tmp_path.parent.parent):
+        folder.chmod(0o755)
+    done = subprocess.run([sys.executable, "-c", ORDINARY, str(tmp_path)], capture_output=True, text=True, check=True)
+    if done.stdout != "True\n":
+        pytest.skip("this system gives no namespaces to this account")
+
+
 async def test_asyncios_own_connections_are_seen(tripwire: Tripwire, port: int) -> None:
     with suppress(SiteError):
         _, writer = await asyncio.open_connection("127.0.0.1", port)
