@@ -1,7 +1,8 @@
 """The contract of every key provider; two that look right and are not must fail it."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from residency.outlets.keys.file import FileKeys
 from residency.ports import KekRef, KeyProvider
 from residency.route import Action
 from residency.seal import KeyContext, Purpose, tenant_bytes
+from tests.doubles.bao_http import OPERATOR, SERVICE, bao
 from tests.doubles.keys import CuttingKeys, LossyKeys
 from tests.doubles.routes import route_for
 from tests.doubles.softhsm import softhsm
@@ -33,8 +35,26 @@ def _pkcs11(folder: Path, monkeypatch: pytest.MonkeyPatch) -> KeyProvider:
     return Pkcs11Keys(site=SITE, module=hsm.module, token=hsm.token("zone-de"), pin=hsm.pin)
 
 
+def _bao(folder: Path, monkeypatch: pytest.MonkeyPatch) -> KeyProvider:
+    from residency.outlets.keys.bao import BaoKeys
+
+    double = _SERVING.enter_context(bao())
+    tokens = {name: folder / name for name in ("token", "operator")}
+    for path, text in ((tokens["token"], SERVICE), (tokens["operator"], OPERATOR)):
+        path.write_text(text)
+        path.chmod(0o600)
+    return BaoKeys(site=SITE, url=double.url, **tokens)
+
+
+@pytest.fixture(autouse=True)
+def _stop_serving() -> Iterator[None]:
+    yield
+    _SERVING.close()
+
+
+_SERVING = ExitStack()
 Body = Callable[[Path, pytest.MonkeyPatch], KeyProvider]
-BODIES: dict[str, Body] = {"file": _file, "pkcs11": _pkcs11}
+BODIES: dict[str, Body] = {"file": _file, "pkcs11": _pkcs11, "transit": _bao}
 BROKEN: dict[str, Callable[[KeyProvider], KeyProvider]] = {"drops the AAD": LossyKeys, "cuts tags": CuttingKeys}
 
 
@@ -135,11 +155,13 @@ async def keeps_its_contract(keys: KeyProvider) -> None:
     await keys.aclose()
 
 
+@pytest.mark.enable_socket
 @pytest.mark.parametrize("body", BODIES)
 async def test_a_key_provider_keeps_its_contract(body: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     await keeps_its_contract(BODIES[body](tmp_path, monkeypatch))
 
 
+@pytest.mark.enable_socket
 @pytest.mark.parametrize("body", BODIES)
 @pytest.mark.parametrize("broken", BROKEN)
 async def test_a_provider_that_loses_what_a_key_is_bound_to_fails_the_contract(
