@@ -252,12 +252,14 @@ def build(
         numbered(tag)
     done = []
     for step in draft.steps:
-        if not numbers.keys() >= set(step["tag"]):
+        try:
+            named = [numbers[digest] for digest in step["tag"]]
+        except KeyError as error:
             raise LedgerError(
                 f"a step of {step['action']} at {step['site']} names a Tag that the receipt does not hold",
                 hint="hand every Tag that was asked about to the Draft",
-            )
-        done.append({**step, "tag": sorted(numbers[digest] for digest in step["tag"])})
+            ) from error
+        done.append({**step, "tag": sorted(named) if len(named) > 1 else named})
     refused: dict[bytes, dict[str, Any]] = {}
     for facts in draft.refused:
         entry: dict[str, Any] = {
