@@ -167,6 +167,7 @@ async def domicile(
     Raises `HomeError`, `PolicyError`, `ZoneError`, `SiteError` when it cannot stand.
     """
     from ingestion.documents import Documents
+    from ingestion.drift import Drift
     from ingestion.erasure import Erasure
     from ingestion.intake import Intake
     from ingestion.leases import Leases
@@ -270,10 +271,23 @@ async def domicile(
         worker = Worker(
             leases=leases,
             pipeline=pipeline,
+        drift = Drift(
+            database=database,
+            engine=engine,
+            keyring=keyring,
+            ledger=ledger,
+            shards=outlets.shards,
+            violations=violations,
+        )
+
+        async def hourly() -> None:
+            await intake.sweep()
+            await drift.check()
+
             erasure=erasure,
             sites=tuple(outlets.shards),
             concurrency=max(1, settings.ingestion.workers),
-            tidy=intake.sweep,
+            tidy=hourly,
         )
         woken.append(worker)
         if alone:
@@ -336,6 +350,8 @@ async def domicile(
             asyncio.create_task(_sequence(house)),
             asyncio.create_task(probing.run(settings.rules.probe_every_s, house.stopping)),
             asyncio.create_task(_follow_rules(house)),
+            moving=pipeline.moving,
+            drift=drift,
         ]
         if index and work and settings.ingestion.workers:
             tasks.append(asyncio.create_task(worker.run(house.stopping)))

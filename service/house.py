@@ -4,8 +4,10 @@ import asyncio
 from dataclasses import dataclass
 
 from ingestion.documents import Documents
+from ingestion.drift import Drift
 from ingestion.erasure import Erasure
 from ingestion.intake import Intake
+from ingestion.moving import Moving
 from ingestion.worker import Worker
 from residency.database import Database
 from residency.engine import Engine
@@ -50,6 +52,8 @@ class House:
     probing: Probing
     rulemaking: Rulemaking
     embedders: dict[str, Embedder]
+    moving: Moving
+    drift: Drift
     stopping: asyncio.Event
     """Set when the house closes; long streams end on it."""
 

@@ -21,7 +21,7 @@ from residency.database import Database, metadata
 from residency.engine import Engine
 from residency.errors import DomicileError, SiteError
 from residency.evidence import GRADES
-from residency.fleet import PROVEN, Site
+from residency.fleet import PROVEN, Fleet, Site
 from residency.ledger import Ledger
 from residency.ports import KeyProvider, Shard
 from residency.receipt import Draft, canonical, stamp
@@ -240,6 +240,25 @@ def states(database: Database) -> dict[str, Any]:
     """Give what the last probe of each Site found, whichever process made it."""
     with database.reading() as connection:
         return {row.site: row for row in connection.execute(sa.select(site_state))}
+
+
+def known(database: Database, fleet: Fleet, now: datetime, ttl: float) -> list[dict[str, Any]]:
+    """Give every Site as the last recorded probes left it, for somebody who probes nothing.
+
+    `ttl` is how long a probe is good, in seconds.
+    """
+    kept, rows = states(database), []
+    for site in fleet.sites.values():
+        row = kept.get(site.id)
+        probed = datetime.fromisoformat(row.probed) if row is not None else None
+        until = probed + timedelta(seconds=ttl) if probed else now
+        cause = row.cause if row is not None else "not probed yet"
+        if not cause and until <= now:
+            cause = f"its last good probe ran out at {until:%Y-%m-%dT%H:%M:%SZ}"
+        shown = described(site, now, cause=cause, until=until) | _since(row, cause)
+        grade = max(shown["grade"], int(shown["facts"].get("grade", 0))) if not cause else shown["grade"]
+        rows.append(shown | {"grade": grade, "evidence": GRADES[grade]})
+    return rows
 
 
 def described(site: Site, now: datetime, *, cause: str, until: datetime) -> dict[str, Any]:

@@ -6,8 +6,9 @@ file's path. Same name and same bytes are the same Document; same name and new b
 
 from typing import Annotated, Any
 
+import msgspec
 from litestar import Controller, Response, delete, get, post, put
-from litestar.params import FromPath, FromQuery, QueryParameter
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from ingestion.claims import Claim
 from ingestion.documents import State
@@ -17,6 +18,13 @@ from service.api.replies import Asking, house_of, refused
 from service.errors import InvalidRequestError
 
 LIMIT = 100
+
+
+class MoveIn(msgspec.Struct, forbid_unknown_fields=True):
+    """`POST /v1/documents/{id}/move`."""
+
+    site: str
+    """Id of the Site that it is to lie at."""
 
 
 class DocumentsController(Controller):
@@ -116,6 +124,27 @@ class DocumentsController(Controller):
         await house.database.run(house.documents.retry, request.user.tenant, document_id)
         house.worker.wake()
         return (await house.catalogue.get(request.user, document_id)).facts()
+
+    @post("/{document_id:str}/move", opt={"scope": "admin"}, operation_id="moveDocument", status_code=202)
+    async def move(self, request: Asking, document_id: FromPath[str], data: JSONBody[MoveIn]) -> Response[Any]:
+        """Move a document to another site; workers copy it, check the copy, switch, and clear the old site.
+
+        Asked again for the same site it says where the move stands; 403 where the policy refuses.
+        """
+        house = house_of(request)
+        await house.catalogue.get(request.user, document_id)
+        outcome = await house.moving.move(request.user, document_id, data.site)
+        if isinstance(outcome, Refused):
+            return refused(request, outcome.refusal, outcome.receipt)
+        house.worker.wake()
+        return Response(outcome.facts(), status_code=202)
+
+    @get("/{document_id:str}/move", opt={"scope": "any"}, operation_id="moveState")
+    async def moved(self, request: Asking, document_id: FromPath[str]) -> dict[str, Any]:
+        """Say where the last move of a document stands: copying, indexing, erasing, done or failed."""
+        house = house_of(request)
+        await house.catalogue.get(request.user, document_id)
+        return (await house.moving.status(request.user.tenant, document_id)).facts()
 
     @delete("/{document_id:str}", opt={"scope": "upload"}, operation_id="eraseDocument", status_code=202)
     async def erase(self, request: Asking, document_id: FromPath[str]) -> dict[str, Any]:
