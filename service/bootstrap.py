@@ -268,9 +268,6 @@ async def domicile(
             max_bytes=settings.ingestion.max_bytes,
             arrived=arrived,
         )
-        worker = Worker(
-            leases=leases,
-            pipeline=pipeline,
         drift = Drift(
             database=database,
             engine=engine,
@@ -284,6 +281,9 @@ async def domicile(
             await intake.sweep()
             await drift.check()
 
+        worker = Worker(
+            leases=leases,
+            pipeline=pipeline,
             erasure=erasure,
             sites=tuple(outlets.shards),
             concurrency=max(1, settings.ingestion.workers),
@@ -331,6 +331,8 @@ async def domicile(
             reconciling=Reconciling(ledger, violations, tenants=lambda: [each.id for each in accounts.tenants()]),
             custody=Custody(engine=engine, keyring=keyring),
             probing=probing,
+            moving=pipeline.moving,
+            drift=drift,
             rulemaking=Rulemaking(
                 database=database,
                 engine=engine,
@@ -350,8 +352,6 @@ async def domicile(
             asyncio.create_task(_sequence(house)),
             asyncio.create_task(probing.run(settings.rules.probe_every_s, house.stopping)),
             asyncio.create_task(_follow_rules(house)),
-            moving=pipeline.moving,
-            drift=drift,
         ]
         if index and work and settings.ingestion.workers:
             tasks.append(asyncio.create_task(worker.run(house.stopping)))

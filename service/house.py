@@ -50,10 +50,10 @@ class House:
     reconciling: Reconciling
     custody: Custody
     probing: Probing
-    rulemaking: Rulemaking
-    embedders: dict[str, Embedder]
     moving: Moving
     drift: Drift
+    rulemaking: Rulemaking
+    embedders: dict[str, Embedder]
     stopping: asyncio.Event
     """Set when the house closes; long streams end on it."""
 
