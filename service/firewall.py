@@ -6,9 +6,12 @@ written, so it is written anew when one moves. Source: nft(8), systemd.resource-
 """
 
 import ipaddress
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
+
+from service.errors import InvalidRequestError
 
 TABLE: Final = "domicile"
 DNS_PORT: Final = 53
@@ -39,7 +42,9 @@ def nft(open_to: Sequence[Opening], *, fleet: str, resolvers: Sequence[str] = ()
 
     `fleet` is the digest that it was written from; `resolvers` are addresses that may be asked for names.
     """
-    name_servers = sorted({str(ipaddress.ip_address(each)) for each in resolvers}, key=lambda each: (":" in each, each))
+    if account and not re.fullmatch(r"[a-z_0-9][a-z0-9_-]{0,31}", account):
+        raise InvalidRequestError("that is no account's name", param="account", hint="write its name or number")
+    name_servers = sorted({_network(each) for each in resolvers}, key=lambda each: (":" in each, each))
     rules = [
         'oifname "lo" accept',
         "ct state established,related accept",
@@ -72,12 +77,28 @@ def nft(open_to: Sequence[Opening], *, fleet: str, resolvers: Sequence[str] = ()
     return "\n".join(lines) + "\n"
 
 
+def _word(name: str) -> str:
+    """Keep what cannot end a comment."""
+    return re.sub(r"[^\w.:-]", "_", name)
+
+
+def _network(text: str) -> str:
+    """Spell an address or a network one way; a single address without its length."""
+    try:
+        network = ipaddress.ip_network(text)
+    except ValueError as error:
+        raise InvalidRequestError(
+            f"{text!r} is no address or network", param="resolver", hint="write 10.0.0.2 or 10.0.0.0/24"
+        ) from error
+    return str(network.network_address) if network.num_addresses == 1 else str(network)
+
+
 def _set(family: int, kind: str, open_to: Sequence[Opening]) -> list[str]:
     listed = [each for each in open_to if each.family == family]
     if not listed:
         return []
     by_place = {(each.address, each.port): each.name for each in listed}
-    elements = [f'      {place} . {port} comment "{name}",' for (place, port), name in by_place.items()]
+    elements = [f'      {place} . {port} comment "{_word(name)}",' for (place, port), name in by_place.items()]
     return [
         f"  set allowed{family} {{",
         f"    type {kind} . inet_service",
@@ -100,7 +121,7 @@ def systemd(
         by_address.setdefault(each.address, set()).add(each.name)
     for name, listed in (("resolver", resolvers), ("caller", callers)):
         for network in listed:
-            by_address.setdefault(str(ipaddress.ip_network(network)), set()).add(name)
+            by_address.setdefault(_network(network), set()).add(name)
     lines = [
         f"# What the Sites of fleet {fleet} need, and nothing else.",
         "[Service]",
@@ -108,6 +129,6 @@ def systemd(
         "IPAddressAllow=localhost",
     ]
     for address, names in by_address.items():
-        lines += [f"# {', '.join(sorted(names))}", f"IPAddressAllow={address}"]
+        lines += [f"# {', '.join(_word(each) for each in sorted(names))}", f"IPAddressAllow={address}"]
     lines += ["RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK", "NoNewPrivileges=yes"]
     return "\n".join(lines) + "\n"
