@@ -105,7 +105,7 @@ def test_content_in_parts_is_read(sdk: OpenAI) -> None:
 
 def test_a_stream_carries_one_list_of_annotations_and_ends_with_a_stop(sdk: OpenAI) -> None:
     plain = sdk.chat.completions.create(model=MODEL, messages=QUESTION).choices[0].message  # type: ignore[arg-type]
-    chunks = list(sdk.chat.completions.create(model=MODEL, messages=QUESTION, stream=True))  # type: ignore[arg-type]
+    chunks: list[Any] = list(sdk.chat.completions.create(model=MODEL, messages=QUESTION, stream=True))  # type: ignore[arg-type]
     deltas: list[Any] = [chunk.choices[0].delta for chunk in chunks]
     assert deltas[0].role == "assistant"
     assert "".join(delta.content or "" for delta in deltas) == plain.content

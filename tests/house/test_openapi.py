@@ -79,4 +79,4 @@ def test_the_router_stops_the_whole_v1_by_one_guard(app: Litestar) -> None:
     guarded = [handler for path, handler in handlers(app) if path.startswith("/v1")]
     assert guarded
     for handler in guarded:
-        assert "scoped" in {guard.func.__name__ for guard in handler.resolve_guards()}
+        assert "scoped" in {getattr(guard, "func", guard).__name__ for guard in handler.resolve_guards()}

@@ -8,6 +8,8 @@ ROOT = Path(__file__).parents[2]
 ROOMS = ("residency", "ingestion", "service")
 LONGEST = 350
 REASONS: dict[str, str] = {
+    "ingestion/moving.py": "one story, told in the order in which it happens",
+    "ingestion/pipeline.py": "one story, told in the order in which it happens",
     "service/bootstrap.py": "the composition root: one order of building, read from top to bottom",
     "service/rulemaking.py": "proposing, approving and activating rules: one story with its checks",
     "service/searching.py": "one story, told in the order in which it happens",

@@ -35,9 +35,7 @@ def tree(root: type[DomicileError]) -> Iterator[type[DomicileError]]:
 
 
 def codes() -> set[str]:
-    assert ingestion.errors
-    assert service.errors
-    assert residency.errors
+    assert {each.__name__ for each in (residency.errors, ingestion.errors, service.errors)}
     return {each.code for each in tree(DomicileError)}
 
 
