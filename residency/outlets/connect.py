@@ -19,6 +19,8 @@ from residency.outlets.tls import trust
 
 __all__ = ["LIMITS", "checked", "connect", "connect_blocking", "destination", "peer", "trust"]
 
+Failure: Final = httpx.HTTPError
+"""What a client of ours raises when the line or the server fails; bodies catch it without knowing the library."""
 CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 60.0
 """Longest silence between two pieces of a reply."""

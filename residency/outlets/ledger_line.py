@@ -8,11 +8,9 @@ plain HTTP on loopback alone.
 import ssl
 from typing import Any, Final
 
-import httpx
-
 from residency import tlog
 from residency.errors import LedgerError
-from residency.outlets.connect import checked, connect
+from residency.outlets.connect import Failure, checked, connect
 
 WITHIN: Final = 30.0
 """Seconds for each call."""
@@ -29,7 +27,8 @@ class LedgerLine:
 
     async def checkpoint(self) -> str:
         """Fetch the newest signed checkpoint. Raises `LedgerError` when the log does not answer."""
-        return (await self._call("GET", "/v1/ledger/checkpoint")).text
+        reply = await self._call("GET", "/v1/ledger/checkpoint")
+        return str(reply.text)
 
     async def consistency(self, old: int, new: int) -> list[bytes]:
         """Fetch the hashes that show that the tree of `new` leaves continues that of `old`."""
@@ -48,10 +47,10 @@ class LedgerLine:
         """Close the connection."""
         await self._http.aclose()
 
-    async def _call(self, method: str, path: str, **more: Any) -> httpx.Response:
+    async def _call(self, method: str, path: str, **more: Any) -> Any:
         try:
             reply = await self._http.request(method, self._url + path, **more)
-        except httpx.HTTPError as error:
+        except Failure as error:
             what = type(error).__name__
             raise LedgerError(f"the log does not answer ({what})", hint="check address and trust root") from error
         if reply.status_code >= 300 or len(reply.content) > MOST:
