@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from tests.doubles.leaking import CALLED, LOOKED_UP
+from tests.doubles.qdrant_http import Seen
 from tests.doubles.serving import erased, live, put
 from tests.doubles.street import HOSTS, METADATA, RESOLVER, Running, Street, street
 
@@ -95,10 +97,10 @@ def the_main_job(running: Running, at: Street, api_key: str, abroad: str) -> dic
     return {law: found["id"] for law, found in (ids | taken).items()}
 
 
-def ask(client: httpx.Client) -> dict[str, object]:
+def ask(client: httpx.Client) -> dict[str, Any]:
     reply = client.post("/v1/answers", json={"question": QUESTION})
     assert reply.status_code == 200, reply.text
-    body: dict[str, object] = reply.json()
+    body: dict[str, Any] = reply.json()
     return body
 
 
@@ -126,10 +128,11 @@ def test_the_main_job_sends_nothing_to_anybody_but_the_fleet(tmp_path: Path, onn
         assert foil.calls("/query") == []
 
 
-def written(calls: list[object]) -> set[str]:
+def written(calls: list[Seen]) -> set[str]:
     """Give the ids of the documents whose points were put."""
-    bodies = [call.body for call in calls if getattr(call, "method", "") == "PUT" and getattr(call, "body", None)]
-    return {point["payload"]["d"] for body in bodies for point in body.get("points", [])}
+    return {
+        point["payload"]["d"] for call in calls if call.method == "PUT" for point in (call.body or {}).get("points", [])
+    }
 
 
 # --- twins ------------------------------------------------------------------------------------------------------------
