@@ -1,6 +1,7 @@
 """`domicile sites` and `domicile move`: places, their certificates, what they hold, and taking a document elsewhere."""
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,18 +44,7 @@ sites.add_command(firewall)
 @json_option
 def listing(settings: Settings, as_json: bool) -> None:
     """List Sites with what the last probe of each found; works while `domicile serve` runs."""
-    from datetime import UTC, datetime
-
-    from service.bootstrap import database_of, rules
-    from service.probing import known
-
-    fleet = rules(settings)[2]
-    database = database_of(settings)
-    try:
-        rows = known(database, fleet, datetime.now(UTC), settings.rules.probe_ttl_s)
-    finally:
-        database.close()
-    _show(rows, as_json=as_json)
+    _show(_recorded(settings), as_json=as_json)
 
 
 @sites.command()
@@ -64,22 +54,24 @@ def listing(settings: Settings, as_json: bool) -> None:
 def probe(settings: Settings, as_json: bool, names: tuple[str, ...]) -> None:
     """Probe Sites now, from beside a running service: certificates, Qdrant servers, keys.
 
-    Embedded shards belong to the process that serves; it probes them itself. Ends with 4 when a Site is closed.
+    Embedded shards belong to the process that serves: of a Site that has one, what that process found is shown.
+    Ends with 4 when a Site is closed.
     """
+    from service.bootstrap import lookout, rules, tripwire
 
-    async def story() -> list[dict[str, Any]]:
-        from service.bootstrap import lookout, rules, tripwire
+    fleet = rules(settings)[2]
+    chosen = [fleet.site(name) for name in names] or list(fleet.sites.values())
+    outside = [site.id for site in chosen if (held := site.holding("shard")) is None or held.scheme != "edge"]
 
-        tripwire(settings, rules(settings)[2]).install()
+    async def story() -> dict[str, dict[str, Any]]:
+        tripwire(settings, fleet).install()
         async with lookout(settings) as probing:
-            looks = {look.site: look for look in await probing.once(names)}
-            return [
-                row | {"remedy": looks[row["id"]].remedy, "facts": looks[row["id"]].facts}
-                for row in await probing.listing()
-                if row["id"] in looks
-            ]
+            looks = await probing.once(outside)
+            rows = {row["id"]: row for row in await probing.listing()}
+            return {look.site: rows[look.site] | {"remedy": look.remedy, "facts": look.facts} for look in looks}
 
-    rows = run(story())
+    found = {row["id"]: row for row in _recorded(settings)} | (run(story()) if outside else {})
+    rows = [found[site.id] for site in chosen]
     _show(rows, as_json=as_json)
     if any(row["state"] == "closed" for row in rows):
         raise Exit(UNFINISHED)
@@ -222,18 +214,31 @@ def move(settings: Settings, tenant: str, as_json: bool, document_id: str, site:
         raise Exit(UNFINISHED)
 
 
+def _recorded(settings: Settings) -> list[dict[str, Any]]:
+    """Give every Site as the last recorded probe left it."""
+    from service.bootstrap import database_of, rules
+    from service.probing import known
+
+    fleet = rules(settings)[2]
+    database = database_of(settings)
+    try:
+        return known(database, fleet, datetime.now(UTC), settings.rules.probe_ttl_s)
+    finally:
+        database.close()
+
+
 def _show(rows: list[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
         show({"sites": rows})
         return
     table = Table(box=None, pad_edge=False)
-    for title in ("site", "zone", "operator", "grade", "state", "since", "why, and what to do"):
+    for title in ("site", "zone", "operator in", "grade", "state", "since", "why, and what to do"):
         table.add_column(title, overflow="fold")
     for row in rows:
-        owner = f"{row['operator']['name']} ({row['operator']['zone']})"
         why = "; ".join(part for part in (row["cause"], row["remedy"]) if part)
         if not why and "lapsing" in row["facts"]:
             why = f"its certificate ends on {row['facts']['lapsing'][:10]}"
         since = (row["since"] or "")[:16]
-        table.add_row(row["id"], row["zone"], owner, f"{row['grade']} {row['evidence']}", row["state"], since, why)
+        owner, grade = row["operator"]["zone"], str(row["grade"])
+        table.add_row(row["id"], row["zone"], owner, grade, row["state"], since.replace("T", " "), why)
     people.print(table)
