@@ -320,3 +320,79 @@ def test_the_digest_of_policy_files_is_the_one_that_the_engine_prints():
     from residency.policy import digest
 
     assert digest(POLICY) == Exhibits(policy=dict(POLICY)).policy_digest
+
+
+# --- checkpoints ----------------------------------------------------------------------------------------------------
+
+
+class Grown:
+    """A log of bytes, for checkpoints and proofs between its sizes."""
+
+    def __init__(self, seed=b"", size=9):
+        self.hashes = {}
+        for at in range(size):
+            leaf = tlog.leaf_hash(seed + bytes([at]))
+            self.hashes.update(dict(tlog.grow(at, leaf, self.hashes.__getitem__)))
+
+    def note(self, size, *lines):
+        text = tlog.Checkpoint(ORIGIN, size, tlog.span_hash((0, size), self.hashes.__getitem__)).text
+        return "\n".join([text, notes.sign(text, ORIGIN, KEY), *(line(text) for line in lines), ""]).encode()
+
+    def proof(self, old, new):
+        path = [tlog.encode(tlog.span_hash(s, self.hashes.__getitem__)) for s in tlog.consistency_spans(old, new)]
+        return json.dumps({"old": old, "new": new, "hashes": path}).encode()
+
+
+def seen(text):
+    return notes.cosign(text, "witness.example", WITNESS, 1_700_000_000)
+
+
+def looked(trust=TRUST, **files):
+    return verify.verify({"trust.txt": trust, **files})
+
+
+def test_a_checkpoint_alone_is_checked_for_its_signature_and_its_quorum():
+    log = Grown()
+    assert looked(c=log.note(7)).code == 0
+    trust = TRUST.replace(b"quorum none", f"witness w {WITNESS_VKEY.vkey}\nquorum w".encode())
+    assert looked(trust, c=log.note(7)).code == 1
+    assert looked(trust, c=log.note(7, seen)).code == 0
+    stranger = Ed25519PrivateKey.from_private_bytes(b"s" * 32)
+    text = notes.split(log.note(7).decode())[0]
+    assert looked(c=f"{text}\n{notes.sign(text, ORIGIN, stranger)}\n".encode()).code == 1
+
+
+def test_two_checkpoints_with_their_proof_show_that_the_log_only_grew():
+    log = Grown()
+    verdict = looked(a=log.note(4), b=log.note(9), p=log.proof(4, 9))
+    assert verdict.code == 0, verdict.lines
+    assert named(verdict, "consistency") == [("good", "the log only grew, from 4 leaves to 9")]
+    without = looked(a=log.note(4), b=log.note(9))
+    assert without.code == 0 and named(without, "consistency")[0][0] == "note"
+
+
+def test_two_histories_are_false_whoever_signed_them():
+    log, other = Grown(), Grown(b"another past")
+    verdict = looked(a=log.note(9), b=other.note(9))
+    assert verdict.code == 1 and "two histories" in named(verdict, "consistency")[0][1]
+    for proof in (log.proof(4, 9), other.proof(4, 9)):
+        assert looked(a=log.note(4), b=other.note(9), p=proof).code == 1
+
+
+def test_every_changed_byte_of_a_consistency_proof_is_never_good():
+    log = Grown()
+    proof = log.proof(4, 9)
+    for at in range(len(proof)):
+        changed = bytearray(proof)
+        changed[at] ^= 1
+        assert looked(a=log.note(4), b=log.note(9), p=bytes(changed)).code != 0, at
+
+
+def test_a_consistency_proof_without_its_checkpoints_is_open():
+    log = Grown()
+    assert looked(a=log.note(4), p=log.proof(4, 9)).code == 2
+    assert looked(p=log.proof(4, 9)).code == 2
+
+
+def test_a_receipt_and_a_later_checkpoint_are_of_one_history():
+    assert check(DATA, c=Grown(b"elsewhere").note(5)).code == 1
