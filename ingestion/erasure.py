@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from ingestion import collections, points, rulings
+from ingestion import attributes, collections, points, rulings
 from ingestion.clearing import Clearing, stamp, store
 from ingestion.crash import crash_point
 from ingestion.documents import Document, of_row
@@ -269,6 +269,7 @@ class Erasure:
             for each in filter(None, receipts):
                 self.ledger.destroy(tenant, each, connection)
             points.strike(connection, identifier)
+            attributes.strike(connection, identifier)
             connection.execute(
                 sa.update(document)
                 .where(c.id == identifier, c.version != lease.row["version"])

@@ -72,7 +72,7 @@ class Answering:
         self._engine = engine
         self._ledger = ledger
         self._generators = generators
-        self._threshold = threshold or THRESHOLD
+        self.threshold = threshold or THRESHOLD
         self._sentences = sentences
         self._passages = passages
 
@@ -90,7 +90,7 @@ class Answering:
         text, answered_by = "", "extractive"
         citations: list[Citation] = []
         fallback: str | None = None
-        if enough(findings.passages, self._threshold):
+        if enough(findings.passages, self.threshold):
             with recording() as touches:
                 text, citations, fallback = await self._generated(principal, question, findings)
             answered_by = "generator" if citations else "extractive"
@@ -114,7 +114,7 @@ class Answering:
             text=text,
             abstained=abstained,
             reason=NO_SUPPORT if abstained else None,
-            confidence=confidence(findings.passages, self._threshold),
+            confidence=confidence(findings.passages, self.threshold),
             citations=tuple(citations),
             answered_by=answered_by,
             fallback=fallback,

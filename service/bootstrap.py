@@ -172,13 +172,16 @@ async def domicile(
     from ingestion.intake import Intake
     from ingestion.leases import Leases
     from ingestion.pipeline import Pipeline
+    from ingestion.stores import Stores
     from ingestion.worker import Worker
     from residency.keyring import Keyring
     from residency.ledger import Ledger
     from residency.violations import Violations
+    from service import byhand
     from service.answering import Answering
     from service.catalogue import Catalogue
     from service.custody import Custody
+    from service.filing import Filing
     from service.reconciling import Reconciling
     from service.reporting import Reporting
     from service.rulemaking import Rulemaking, settle
@@ -310,6 +313,7 @@ async def domicile(
             sentences=settings.answers.sentences,
             passages=settings.answers.passages,
         )
+        catalogue = Catalogue(engine=engine, documents=documents, keyring=keyring, ledger=ledger, vaults=outlets.vaults)
         house = House(
             settings=settings,
             database=database,
@@ -318,15 +322,30 @@ async def domicile(
             ledger=ledger,
             accounts=accounts,
             documents=documents,
-            catalogue=Catalogue(
-                engine=engine, documents=documents, keyring=keyring, ledger=ledger, vaults=outlets.vaults
+            catalogue=catalogue,
+            filing=Filing(
+                engine=engine,
+                documents=documents,
+                stores=Stores(database),
+                catalogue=catalogue,
+                keyring=keyring,
+                ledger=ledger,
+                vaults=outlets.vaults,
             ),
             intake=intake,
             worker=worker,
             erasure=erasure,
             searching=searching,
             answering=answering,
-            reporting=Reporting(ledger, documents, engine),
+            reporting=Reporting(
+                ledger,
+                documents,
+                engine,
+                violations=violations,
+                erasures=erasure.certificate,
+                by_hand=lambda: byhand.load(settings.path / "register.toml"),
+                horizon=erasure.horizon,
+            ),
             violations=violations,
             reconciling=Reconciling(ledger, violations, tenants=lambda: [each.id for each in accounts.tenants()]),
             custody=Custody(engine=engine, keyring=keyring),

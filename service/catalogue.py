@@ -22,6 +22,7 @@ from residency.ledger import Ledger
 from residency.ports import Vault
 from residency.receipt import Draft, steps
 from residency.route import Action
+from residency.seal import OpenDek
 
 WITHHELD = ""
 """A name that may not be, or can no longer be, opened."""
@@ -114,15 +115,18 @@ class Catalogue:
         listed = await database.run(
             self._documents.listing, principal.tenant, collection_id=chosen, states=states, cursor=cursor, limit=limit
         )
-        visible = [item for item in listed.items if _visible(principal, item)]
-        return await self._entries(principal, visible), listed.cursor
+        return await self.entries(principal, listed.items), listed.cursor
 
     async def get(self, principal: Principal, document_id: str, version: int | None = None) -> Entry:
         """Give one Document. Raises `NotFoundError`, the same for a foreign id as for an unknown one."""
         found = await self._documents.database.run(self._documents.get, principal.tenant, document_id, version)
-        if not _visible(principal, found):
+        if not visible(principal, found):
             raise NotFoundError("there is no such document", hint="list your documents to see their ids")
         return (await self._entries(principal, [found]))[0]
+
+    async def entries(self, principal: Principal, documents: Sequence[Document]) -> list[Entry]:
+        """Give those of these Documents that the principal may know of, with their names."""
+        return await self._entries(principal, [item for item in documents if visible(principal, item)])
 
     async def _entries(self, principal: Principal, documents: Sequence[Document]) -> list[Entry]:
         names = await self._names(principal, documents)
@@ -140,11 +144,24 @@ class Catalogue:
         ]
 
     async def _names(self, principal: Principal, documents: Sequence[Document]) -> dict[tuple[str, int], str]:
+        deks = await self.keys(principal, documents)
+        names: dict[tuple[str, int], str] = {}
+        for item in documents:
+            if (dek := deks.get(item.dek_id)) is not None:
+                try:
+                    raw = open_field(dek, "name", bytes.fromhex(item.id), item.name_sealed)
+                except SealedError:
+                    continue
+                names[item.id, item.version] = raw.decode()
+        return names
+
+    async def keys(self, principal: Principal, documents: Sequence[Document]) -> dict[bytes, OpenDek]:
+        """Open the keys of those Documents that the policy lets this principal open; the others are absent."""
         by_site: dict[str, list[Document]] = {}
         for document in documents:
             if document.state is not State.ERASED and document.site in self._engine.fleet.sites:
                 by_site.setdefault(document.site, []).append(document)
-        names: dict[tuple[str, int], str] = {}
+        opened: dict[bytes, OpenDek] = {}
         for site, items in by_site.items():
             permitted = [item for item in items if isinstance(self._open(principal, site, item), Permit)]
             if not permitted:
@@ -155,17 +172,10 @@ class Catalogue:
                 continue
             try:
                 wanted = [(item.dek_id, item.tag.digest) for item in permitted if item.dek_id]
-                deks = await self._keyring.open_deks(decision.route, site, wanted)
+                opened |= await self._keyring.open_deks(decision.route, site, wanted)
             except (KeyringError, SiteError):
                 continue  # the rows stay visible; their names are withheld until the key provider answers
-            for item in permitted:
-                if (dek := deks.get(item.dek_id)) is not None:
-                    try:
-                        raw = open_field(dek, "name", bytes.fromhex(item.id), item.name_sealed)
-                    except SealedError:
-                        continue
-                    names[item.id, item.version] = raw.decode()
-        return names
+        return opened
 
     def _open(self, principal: Principal, site: str, document: Document) -> Permit | Refusal:
         return self._engine.decide(Ask(principal, Action.OPEN, site, (document.tag,), ACTIVITY))
@@ -223,5 +233,6 @@ class Catalogue:
         )
 
 
-def _visible(principal: Principal, document: Document) -> bool:
+def visible(principal: Principal, document: Document) -> bool:
+    """Say whether a principal's access groups let it know of a Document."""
     return not document.groups or bool(document.groups & principal.groups) or "admin" in principal.scopes

@@ -20,6 +20,7 @@ from service.answering import Answering
 from service.catalogue import Catalogue
 from service.custody import Custody
 from service.errors import InvalidRequestError
+from service.filing import Filing
 from service.probing import Probing
 from service.reconciling import Reconciling
 from service.reporting import Reporting
@@ -40,6 +41,7 @@ class House:
     accounts: Accounts
     documents: Documents
     catalogue: Catalogue
+    filing: Filing
     intake: Intake
     worker: Worker
     erasure: Erasure

@@ -6,7 +6,9 @@ from service.api.answers import AnswersController
 from service.api.documents import DocumentsController
 from service.api.openai.chat import ChatController
 from service.api.openai.embeddings import EmbeddingsController
+from service.api.openai.files import FilesController
 from service.api.openai.models import ModelsController
+from service.api.openai.stores import StoreFilesController, StoresController
 from service.api.policies import PoliciesController
 from service.api.receipts import ReceiptsController
 from service.api.reports import ReportsController
@@ -27,6 +29,9 @@ def v1() -> Router:
             ChatController,
             ModelsController,
             EmbeddingsController,
+            FilesController,
+            StoresController,
+            StoreFilesController,
             ReceiptsController,
             ReportsController,
             ViolationsController,

@@ -14,6 +14,7 @@ from ingestion.claims import Claim
 from ingestion.errors import TagError
 from ingestion.intake import Refused
 from residency.errors import DomicileError
+from service.api.multipart import parts
 from service.api.replies import Asking, house_of
 from service.portal import forms
 from service.portal.guarding import IN_BODY, TOKEN, must_match
@@ -72,7 +73,7 @@ class DocumentPages(Controller):
         """Take the files of a plain form in, for browsers without script; fields come before files."""
         given: forms.Fields = {}
         outcomes: list[dict[str, Any]] = []
-        async for part in forms.parts(request):
+        async for part in parts(request):
             if part.filename is None:
                 given.setdefault(part.name, []).append(await part.text())
                 continue

@@ -7,6 +7,7 @@ from litestar import Controller, get
 from litestar.params import FromPath
 
 from ingestion.errors import NotFoundError
+from ingestion.stores import UNATTACHED
 from residency.decision import Principal
 from service.api.openai.chat import PREFIX
 from service.api.replies import Asking, house_of
@@ -17,7 +18,7 @@ EMBEDDING = f"{PREFIX}embedding"
 
 async def _models(house: House, principal: Principal) -> list[dict[str, Any]]:
     known = await house.database.run(house.documents.collections, principal.tenant)
-    names = [each.name for each in known]
+    names = [each.name for each in known if each.name != UNATTACHED]
     base = {"object": "model", "created": int(time.time()), "owned_by": "domicile"}
     chat = [{"id": f"{PREFIX}{name}", **base} for name in sorted({"default", *names})]
     return [*chat, {"id": EMBEDDING, **base, "domicile": {"kind": "embedding"}}]
