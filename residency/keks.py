@@ -6,8 +6,12 @@ does not open withholds only itself. Keys in clear pass through and are not kept
 """
 
 import hmac
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
+
+import sqlalchemy as sa
 
 from residency.database import Database
 from residency.errors import KeyRefusedError, KeyringError, RouteError, SiteError
@@ -16,19 +20,33 @@ from residency.ports import KekRef, KeyProvider
 from residency.route import Route
 from residency.seal import NO_TAG, KeyContext, new_key
 
-BATCH: Final = 256
-"""Keys rewrapped in one step."""
+BATCH: Final = 1024
+"""Keys rewrapped in one step, and lost to a kill at most: they are then done again."""
+HORIZON: Final = 30 * 86_400.0
+"""Seconds that a retired version is kept at most, unless told otherwise; as long may backups of the database live."""
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Stride:
+    """One step of a rewrap: keys moved, keys that do not open and stay, and where to go on; None at the end."""
+
+    moved: int
+    refused: int
+    after: bytes | None
 
 
 class Keks:
     """KEKs as rows and at their providers. `providers` by Site id."""
 
-    def __init__(self, database: Database, store: Keystore, providers: Mapping[str, KeyProvider]) -> None:
+    def __init__(
+        self, database: Database, store: Keystore, providers: Mapping[str, KeyProvider], horizon: float = HORIZON
+    ) -> None:
         self._database = database
         self._store = store
         self._providers = providers
+        self._horizon = horizon
 
     async def rotate(self, route_store: Route, *, tenant: str, jurisdiction: str, site: str) -> KekRef:
         """Make the next KEK version and use it from now on; the old one still opens until `rewrap` is done."""
@@ -48,35 +66,61 @@ class Keks:
         demand(route_store, tenant, NO_TAG)
         result = {"moved": 0, "left": 0, "refused": 0}
         for state in await self.listing(tenant=tenant):
-            if state.state != "retiring" or state.ref.site != site:
-                continue
-            after = b""
-            while limit is None or result["moved"] < limit:
+            after: bytes | None = b"" if state.state == "retiring" and state.ref.site == site else None
+            while after is not None and (limit is None or result["moved"] < limit):
                 size = BATCH if limit is None else min(BATCH, limit - result["moved"])
-                rows = await self._database.run(self._store.under, state.ref, after, size)
-                if not rows:
-                    break
-                after = rows[-1].id
-                # The stored Tag digest will do here: were it not the wrapped one, the key would not open.
-                keys = await self.unwrap(route_open, [(row, row.tag_digest) for row in rows])
-                result["refused"] += len(rows) - len(keys)
-                moves = [(row, keys[row.id], row.tag_digest) for row in rows if row.id in keys]
-                result["moved"] += await self.move(route_store, moves)
-            await self._database.run(self._store.retire, state.ref)  # refused by the store while any is left
+                done = await self.stride(route_store, route_open, state.ref, after, size)
+                result["moved"] += done.moved
+                result["refused"] += done.refused
+                after = done.after
         left = [each.left for each in await self.listing(tenant=tenant) if each.state == "retiring"]
         return result | {"left": sum(left)}
 
-    async def destroy(self, route_erase: Route, kek_id: bytes, version: int) -> None:
-        """Destroy a retired KEK version for ever: old copies of the database no longer open."""
+    async def stride(
+        self, route_store: Route, route_open: Route, ref: KekRef, after: bytes = b"", size: int = BATCH
+    ) -> Stride:
+        """Bring at most `size` keys of a retiring version under the active one, from the id after `after`.
+
+        At the end the version is retired, unless something is left under it.
+        """
+        demand(route_store, ref.tenant, NO_TAG)
+        rows = await self._database.run(self._store.under, ref, after, size)
+        # The stored Tag digest will do here: were it not the wrapped one, the key would not open.
+        keys = await self.unwrap(route_open, [(row, row.tag_digest) for row in rows])
+        moved = await self.move(route_store, [(row, keys[row.id], row.tag_digest) for row in rows if row.id in keys])
+        refused = len(rows) - len(keys)
+        if len(rows) == size:
+            return Stride(moved, refused, rows[-1].id)
+        await self._database.run(self._store.retire, ref, self._horizon)  # refused by the store while any is left
+        return Stride(moved, refused, None)
+
+    async def destroy(
+        self, route_erase: Route, kek_id: bytes, version: int, also: Callable[[sa.Connection], object] = lambda _: None
+    ) -> None:
+        """Destroy a retired KEK version for ever, when its time has come: old copies of the database no longer open.
+
+        `also` is done in the commit that notes it. Raises `KeyringError` saying what it waits for.
+        """
         for state in await self.listing(tenant=route_erase.tenant):
             if (state.ref.id, state.ref.version) != (kek_id, version):
                 continue
             if state.state not in {"retired", "destroyed"}:
                 raise KeyringError(f"KEK version {version} is {state.state}", hint="rotate and rewrap first")
+            if state.state == "retired" and not state.ripe:
+                due = datetime.fromtimestamp(state.due or state.now + self._horizon, UTC)
+                raise KeyringError(
+                    f"KEK version {version} is kept until {due:%Y-%m-%d %H:%M} UTC",
+                    hint="until then backups of the database open; keys.horizon_days says how long",
+                )
             await self._call(self._provider(state.ref.site).destroy(route_erase, state.ref))
-            await self._database.run(self._store.destroyed, state.ref)
+            await self._database.run(self._store.destroyed, state.ref, also)
             return
         raise KeyringError(f"KEK {kek_id.hex()} version {version} is unknown for this tenant")
+
+    async def roll(self, site: str) -> dict[str, Any]:
+        """Give the provider of this Site a new root, if its root is one of ours; what it holds stays."""
+        held = [state.ref for state in await self.listing() if state.ref.site == site]
+        return await self._call(self._provider(site).roll(held))
 
     async def listing(self, *, tenant: str | None = None) -> list[KekState]:
         """List KEK versions, of one tenant or of all, with what is left under each."""

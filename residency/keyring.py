@@ -10,7 +10,7 @@ does not answer is `KeyringError`. Nothing falls back to plaintext.
 import asyncio
 import hmac
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import sqlalchemy as sa
@@ -19,7 +19,7 @@ from residency.database import Database
 from residency.errors import KeyRefusedError, KeyringError, SealedError
 from residency.frames import open_file, seal_file
 from residency.journal import Touch, note
-from residency.keks import Keks, committed, demand
+from residency.keks import BATCH, HORIZON, Keks, Stride, committed, demand
 from residency.keystore import DekRow, KekState, Keystore
 from residency.ports import KekRef, KeyProvider
 from residency.rotation import Rotation, digest, make
@@ -50,12 +50,22 @@ _Held = tuple[OpenDek, bytes, float]
 
 
 class Keyring:
-    """All keys of this house. `providers` by Site id; `mac_key` is 32 bytes and keys the MACs of names and contents."""
+    """All keys of this house. `providers` by Site id; `mac_key` is 32 bytes and keys the MACs of names and contents.
 
-    def __init__(self, database: Database, providers: Mapping[str, KeyProvider], *, mac_key: bytes = b"") -> None:
+    `horizon` is how long, in seconds, a retired KEK version is kept.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        providers: Mapping[str, KeyProvider],
+        *,
+        mac_key: bytes = b"",
+        horizon: float = HORIZON,
+    ) -> None:
         self._database = database
         self._store = Keystore(database)
-        self._keks = Keks(database, self._store, providers)
+        self._keks = Keks(database, self._store, providers, horizon)
         self._mac_key = mac_key
         self._open: dict[bytes, _Held] = {}
         self._searching: dict[tuple[str, str, str], tuple[SearchKeys, tuple[bytes, ...], float]] = {}
@@ -157,12 +167,13 @@ class Keyring:
             raise KeyringError(f"key {dek_id.hex()} changed while it was retagged", hint="try again")
         self._forget(dek_id)
 
-    async def shred(self, dek_id: bytes) -> bool:
+    async def shred(self, dek_id: bytes, *, within: float | None = None) -> bool:
         """Delete the wrapped key: what it sealed is unreadable from this commit on. False when it was gone already.
 
-        Old pages of the database may still hold it until `Database.checkpoint`; backups, until the KEK is destroyed.
+        Old pages of the database may still hold it until `Database.checkpoint`; backups, until the KEK is destroyed:
+        `within` so many seconds, where that is promised.
         """
-        gone = await self._database.run(self._store.shred, dek_id)
+        gone = await self._database.run(self._store.shred, dek_id, within)
         self.empty()
         return gone
 
@@ -273,9 +284,24 @@ class Keyring:
         self.empty()
         return result
 
-    async def destroy(self, route_erase: Route, kek_id: bytes, version: int) -> None:
-        """Destroy a retired KEK version for ever: old copies of the database no longer open."""
-        await self._keks.destroy(route_erase, kek_id, version)
+    async def stride(
+        self, route_store: Route, route_open: Route, ref: KekRef, after: bytes = b"", size: int = BATCH
+    ) -> Stride:
+        """Take one step of a rewrap of one retiring KEK version; whoever walks shows fresh Routes in time."""
+        return await self._keks.stride(route_store, route_open, ref, after, size)
+
+    async def destroy(
+        self, route_erase: Route, kek_id: bytes, version: int, also: Callable[[sa.Connection], object] = lambda _: None
+    ) -> None:
+        """Destroy a retired KEK version for ever once its time has come: old copies of the database no longer open.
+
+        `also` is done in the commit that notes it.
+        """
+        await self._keks.destroy(route_erase, kek_id, version, also)
+
+    async def roll(self, site: str) -> dict[str, Any]:
+        """Give the key provider of a Site a new root, so that copies of destroyed KEKs open no more."""
+        return await self._keks.roll(site)
 
     async def listing(self, *, tenant: str | None = None) -> list[KekState]:
         """List KEK versions, of one tenant or of all, with what is left under each."""

@@ -5,7 +5,7 @@ strand it; what a key was made for is read from its row and never from what was 
 are sealed. Synchronous; the Keyring calls it in the database's threads.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -55,6 +55,16 @@ class KekState:
     """Live DEKs still wrapped under it."""
     created: float
     destroyed_at: float | None
+    retired_at: float | None = None
+    due: float | None = None
+    """By when it is to be destroyed; for an active one, what an erasure promised of it."""
+    now: float = 0.0
+    """The database's clock when this was read."""
+
+    @property
+    def ripe(self) -> bool:
+        """Whether it may be destroyed: retired, and its time has come."""
+        return self.state == "retired" and self.due is not None and self.due <= self.now
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,26 +121,26 @@ class Keystore:
         with self._database.transaction() as connection:
             if not _count_wraps(connection, rows[0].kek, len(rows)):
                 return False
-            for row in rows:
-                connection.execute(
-                    sa.insert(dek).values(
-                        id=row.id,
-                        purpose=str(row.context.purpose),
-                        tenant=row.tenant,
-                        jurisdiction=row.context.jurisdiction,
-                        subject_id=row.context.subject,
-                        subject_version=row.context.version,
-                        suite=row.context.suite,
-                        kek_id=row.kek.id,
-                        kek_version=row.kek.version,
-                        commitment=row.commitment,
-                        tag_digest=row.tag_digest,
-                        seals=SEAL_STEP,
-                        created=self._database.clock(),
-                        state="active",
-                    )
-                )
-                connection.execute(sa.insert(dek_wrapped).values(dek_id=row.id, wrapped=row.wrapped))
+            facts = [
+                {
+                    "id": row.id,
+                    "purpose": str(row.context.purpose),
+                    "tenant": row.tenant,
+                    "jurisdiction": row.context.jurisdiction,
+                    "subject_id": row.context.subject,
+                    "subject_version": row.context.version,
+                    "suite": row.context.suite,
+                    "kek_id": row.kek.id,
+                    "kek_version": row.kek.version,
+                    "commitment": row.commitment,
+                    "tag_digest": row.tag_digest,
+                }
+                for row in rows
+            ]
+            fixed = {"seals": SEAL_STEP, "created": self._database.clock(), "state": "active"}
+            connection.execute(sa.insert(dek).values(**fixed), facts)
+            held = [{"dek_id": row.id, "wrapped": row.wrapped} for row in rows]
+            connection.execute(sa.insert(dek_wrapped), held)
             if keyset is not None:
                 connection.execute(sa.insert(search_keyset).values(created=self._database.clock(), **keyset))
         return True
@@ -145,9 +155,22 @@ class Keystore:
 
     def under(self, ref: KekRef, after: bytes, limit: int) -> list[DekRow]:
         """Give live DEKs wrapped under this KEK version, in id order, from the one after `after`."""
-        query = _LIVE.where(dek.c.kek_id == ref.id, dek.c.kek_version == ref.version, dek.c.id > after)
+        place = {"id": ref.id, "version": ref.version, "after": after, "size": limit}
+        tenant = tenant_bytes(ref.tenant)
         with self._database.reading() as connection:
-            return [_row(each) for each in connection.execute(query.order_by(dek.c.id).limit(limit))]
+            return [
+                DekRow(
+                    KeyContext(Purpose(purpose), tenant, ref.jurisdiction, subject, version, dek_id, suite),
+                    ref.tenant,
+                    ref,
+                    commitment,
+                    tag_digest,
+                    wrapped,
+                )
+                for dek_id, purpose, subject, version, suite, commitment, tag_digest, wrapped in connection.execute(
+                    _UNDER, place
+                )
+            ]
 
     def rewrapped(self, moves: Sequence[tuple[DekRow, bytes, bytes]], target: KekRef) -> int:
         """Put new wrappings in the place of those that were read, from (row, Tag digest, wrapped under `target`).
@@ -189,12 +212,24 @@ class Keystore:
             )
         return count
 
-    def shred(self, dek_id: bytes) -> bool:
-        """Delete the wrapped key and mark the DEK; False when there was none."""
+    def shred(self, dek_id: bytes, within: float | None = None) -> bool:
+        """Delete the wrapped key and mark the DEK; False when there was none.
+
+        `within` (seconds) sets the term of every KEK version that it was ever wrapped under: its own and those before.
+        """
         with self._database.transaction() as connection:
             gone = connection.execute(sa.delete(dek_wrapped).where(dek_wrapped.c.dek_id == dek_id)).rowcount
             connection.execute(sa.update(dek).where(dek.c.id == dek_id).values(state="shredded"))
+            if gone and within is not None:
+                mine = sa.select(dek.c.kek_id, dek.c.kek_version).where(dek.c.id == dek_id)
+                kek_id, version = connection.execute(mine).one()
+                ever = (kek.c.id == kek_id, kek.c.version <= version, kek.c.state != "destroyed")
+                connection.execute(sa.update(kek).where(*ever).values(due=self._sooner(within)))
         return bool(gone)
+
+    def _sooner(self, within: float) -> sa.ColumnElement[float]:
+        term = self._database.clock() + within
+        return sa.case((sa.or_(kek.c.due.is_(None), kek.c.due > term), term), else_=kek.c.due)
 
     def keyset(self, tenant: str, jurisdiction: str, site: str) -> tuple[Keyset, list[DekRow]] | None:
         """Give the keyset in use and those of its three keys that are live."""
@@ -220,14 +255,25 @@ class Keystore:
             .where(dek.c.kek_id == kek.c.id, dek.c.kek_version == kek.c.version)
             .scalar_subquery()
         )
-        query = sa.select(kek, left.label("left")).order_by(
+        now = self._database.clock().label("now")
+        query = sa.select(kek, left.label("left"), now).order_by(
             kek.c.tenant, kek.c.jurisdiction, kek.c.site_id, kek.c.version
         )
         if tenant is not None:
             query = query.where(kek.c.tenant == tenant)
         with self._database.reading() as connection:
             return [
-                KekState(_ref(row), row.state, row.wraps, row.left, row.created, row.destroyed_at)
+                KekState(
+                    _ref(row),
+                    row.state,
+                    row.wraps,
+                    row.left,
+                    row.created,
+                    row.destroyed_at,
+                    row.retired_at,
+                    row.due,
+                    row.now,
+                )
                 for row in connection.execute(query)
             ]
 
@@ -243,8 +289,8 @@ class Keystore:
             return False
         return True
 
-    def retire(self, ref: KekRef) -> bool:
-        """Mark a retiring version retired when no live DEK is left under it."""
+    def retire(self, ref: KekRef, within: float) -> bool:
+        """Mark a retiring version retired when no live DEK is left under it; it is to be destroyed `within` seconds."""
         left = sa.select(dek.c.id).where(
             dek.c.kek_id == ref.id,
             dek.c.kek_version == ref.version,
@@ -253,13 +299,20 @@ class Keystore:
         with self._database.transaction() as connection:
             if connection.execute(left.limit(1)).one_or_none() is not None:
                 return False
-            return _move(connection, ref, "retiring", "retired")
+            if not _move(connection, ref, "retiring", "retired"):
+                return False
+            term = {"retired_at": self._database.clock(), "due": self._sooner(within)}
+            connection.execute(_at(sa.update(kek), ref).values(**term))
+            return True
 
-    def destroyed(self, ref: KekRef) -> None:
-        """Note that a retired version was destroyed, and when."""
+    def destroyed(self, ref: KekRef, also: Callable[[sa.Connection], object] = lambda _: None) -> bool:
+        """Note that a retired version was destroyed, and when, and do `also` in the same commit; False when it was."""
         with self._database.transaction() as connection:
-            if _move(connection, ref, "retired", "destroyed"):
-                connection.execute(_at(sa.update(kek), ref).values(destroyed_at=self._database.clock()))
+            if not _move(connection, ref, "retired", "destroyed"):
+                return False
+            connection.execute(_at(sa.update(kek), ref).values(destroyed_at=self._database.clock()))
+            also(connection)
+            return True
 
 
 _LIVE = (
@@ -270,6 +323,27 @@ _LIVE = (
 )
 # Built once: every search runs these two.
 _THESE = _LIVE.where(dek.c.id.in_(sa.bindparam("ids", expanding=True)))
+_UNDER = (
+    sa.select(
+        dek.c.id,
+        dek.c.purpose,
+        dek.c.subject_id,
+        dek.c.subject_version,
+        dek.c.suite,
+        dek.c.commitment,
+        dek.c.tag_digest,
+        dek_wrapped.c.wrapped,
+    )
+    .join(dek_wrapped, dek_wrapped.c.dek_id == dek.c.id)
+    .where(
+        dek.c.kek_id == sa.bindparam("id"),
+        dek.c.kek_version == sa.bindparam("version"),
+        dek.c.id > sa.bindparam("after"),
+        dek.c.state == "active",
+    )
+    .order_by(dek.c.id)
+    .limit(sa.bindparam("size"))
+)
 _held = search_keyset.c
 _KEYSET = (
     sa.select(_held.epoch, _held.dimension, _held.vectors_dek, _held.lexicon_dek, _held.tags_dek, _held.matrix_digest)

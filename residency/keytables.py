@@ -19,8 +19,13 @@ kek = sa.Table(
     sa.Column("wraps", sa.BigInteger, nullable=False, default=0),
     sa.Column("created", sa.Float, nullable=False),
     sa.Column("destroyed_at", sa.Float),
+    sa.Column("retired_at", sa.Float),
+    sa.Column("due", sa.Float),
 )
-"""States: active (one per tenant × jurisdiction × Site), retiring (still opens), retired (nothing left), destroyed."""
+"""States: active (one per tenant × jurisdiction × Site), retiring (still opens), retired (nothing left), destroyed.
+
+`due` is by when it is to be destroyed: the horizon after it retired, or sooner, after an erasure of what lay under it.
+"""
 sa.Index(
     "uq_kek_active",
     kek.c.tenant,

@@ -42,7 +42,7 @@ class Ring:
     def again(self) -> Keyring:
         """Another process over the same rows and keys."""
         providers = {site: FileKeys(self.folder / site, site=site) for site in (DE, CH)}
-        return Keyring(self.database, providers, mac_key=b"\x01" * 32)
+        return Keyring(self.database, providers, mac_key=b"\x01" * 32, horizon=0.0)
 
     async def new(self, number: int = 1, *, tag: bytes = TAG, tenant: str = "northwind", **changed: Any) -> OpenDek:
         facts: dict[str, Any] = {
@@ -75,7 +75,7 @@ class Ring:
 async def ring(database: Database, tmp_path: Path) -> AsyncIterator[Ring]:
     keys = CountingKeys(FileKeys(tmp_path / DE, site=DE))
     providers = {DE: keys, CH: FileKeys(tmp_path / CH, site=CH)}
-    yield Ring(Keyring(database, providers, mac_key=b"\x01" * 32), keys, database, tmp_path)
+    yield Ring(Keyring(database, providers, mac_key=b"\x01" * 32, horizon=0.0), keys, database, tmp_path)
 
 
 async def test_what_a_new_key_seals_another_process_opens(ring: Ring) -> None:
