@@ -180,7 +180,7 @@ class _Verifying:
             self._note(name, "consistency", FALSE, f"two histories: {old.size} leaves have two roots; keep both files")
             return
         fitting = {key: p for key, p in self.given.consistency.items() if p[:2] == (old.size, new.size)}
-        used |= fitting.keys()
+        used.update(fitting)
         if not fitting and old.size:
             self._note(name, "consistency", NOTE, f"no proof given that the log only grew from {what}")
         for key, (_, _, hashes) in fitting.items():

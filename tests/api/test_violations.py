@@ -1,5 +1,7 @@
 """Violations, every kind of report, and the certificate of an erasure, over HTTP."""
 
+from pathlib import Path
+
 import httpx
 import msgspec
 import pytest
@@ -57,11 +59,13 @@ def test_an_erasure_has_a_signed_certificate_and_its_document_no_recipients(clie
     assert before["recipients"]
     erased(client, document)
     found = client.get("/v1/reports/certificate", params={"document": document})
-    verdict = verify({"c.json": found.content, "trust.txt": trust(client)})
+    zones = (Path(__file__).parents[2] / "policies" / "zones.toml").read_bytes()
+    given = {"trust.txt": trust(client), "zones.toml": zones}
+    verdict = verify({"c.json": found.content, **given})
     assert verdict.code == 0, verdict.lines
     assert [check.name for check in verdict.checks if check.name == "residual"]
     changed = msgspec.json.decode(found.content)
     changed["report"]["erasure"]["residuals"] = []
-    assert verify({"c.json": msgspec.json.encode(changed), "trust.txt": trust(client)}).code == 1
+    assert verify({"c.json": msgspec.json.encode(changed), **given}).code == 1
     after = client.get("/v1/reports/recipients", params={"document": document}).json()["report"]
     assert after["recipients"] == []
