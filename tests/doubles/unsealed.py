@@ -28,7 +28,7 @@ def plain(_self: seal.Suite, _key: bytes) -> Any:
 
 
 def main() -> None:
-    seal.Suite.cipher = plain  # type: ignore[method-assign]
+    seal.Suite.cipher = plain  # type: ignore[method-assign,assignment]
     from service.api import replies
     from service.cli import main as domicile
     from service.searching import Searching

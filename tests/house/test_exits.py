@@ -41,7 +41,7 @@ STARTERS = {
 OPENERS = {
     "residency/egress.py": "the tripwire watches sockets",
     "residency/outlets/connect.py": "the one HTTP client factory",
-    "residency/outlets/ledger_line.py": "another ledger, through that factory",
+    "residency/outlets/keys/bao.py": "a key server, through the session of its own client",
     "residency/outlets/tls.py": "what certificate a Site shows",
 }
 
