@@ -83,7 +83,7 @@ class Fleet:
         except tomllib.TOMLDecodeError as error:
             raise SiteError(f"fleet.toml is no TOML: {error}", hint="mend the file") from error
         except msgspec.ValidationError as error:
-            raise SiteError(f"fleet.toml: {error}", hint="see docs/settings.md, the Fleet file") from error
+            raise SiteError(f"fleet.toml: {error}", hint="see docs/sites.md, the fleet file") from error
         sites = [_site(entry, zones) for entry in file.site]
         twice = {site.id for site in sites if sum(other.id == site.id for other in sites) > 1}
         if twice or not sites:

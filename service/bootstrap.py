@@ -5,7 +5,6 @@ worker, every verb of the command line and the tests start here; it alone import
 """
 
 import asyncio
-import logging
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -469,15 +468,19 @@ async def _shard(
         shard = EdgeShard(site.id, folder, dimension=dimension, on_closed=lost)
         await shard.start()
         return shard
-    remote = _remote(settings, site, holding, dimension, line)
-    try:
-        await remote.start()
-    except SiteError as error:
-        logging.getLogger("domicile").warning("site %s: %s", site.id, error)  # its probe closes it; the rest serve
-    return remote
+    # its first probe makes what is missing there; one that hangs holds nobody up, and closes
+    return _remote(settings, site, holding, line, dimension=dimension)
 
 
-def _remote(settings: Settings, site: Site, holding: Holding, dimension: int, line: "Line | None") -> "RemoteShard":
+def _remote(
+    settings: Settings,
+    site: Site,
+    holding: Holding,
+    line: "Line | None",
+    *,
+    dimension: int = DIMENSION,
+    only_looks: bool = False,
+) -> "RemoteShard":
     from residency.outlets.shards.remote import RemoteShard
 
     options = holding.settings
@@ -491,6 +494,7 @@ def _remote(settings: Settings, site: Site, holding: Holding, dimension: int, li
         shard_key=str(options["shard_key"]) if "shard_key" in options else None,
         peers=[str(uri) for uri in options.get("peers", ())],
         snapshots=str(options.get("snapshots", "")),
+        only_looks=only_looks,
     )
 
 
@@ -514,7 +518,7 @@ async def lookout(settings: Settings, clock: Callable[[], datetime] = utcnow) ->
             if _scheme(site, "keys") == "file":
                 outlets.keys[site.id] = FileKeys(settings.path / "keys" / site.id, site=site.id)
             if holding is not None and holding.scheme != "edge":
-                remote = _remote(settings, site, holding, DIMENSION, outlets.lines.get((site.id, "shard")))
+                remote = _remote(settings, site, holding, outlets.lines.get((site.id, "shard")), only_looks=True)
                 outlets.shards[site.id] = remote
                 stack.push_async_callback(remote.aclose)
         engine = Engine(zones, policy, fleet, clock=clock)

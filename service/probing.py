@@ -135,6 +135,8 @@ class Probing:
         looks = await asyncio.gather(*(self._look(site) for site in chosen))
         for look in looks:
             if look.cause:
+                if fleet.cause(look.site) != look.cause:
+                    log.warning("site %s is closed: %s", look.site, look.cause)
                 fleet.close(look.site, look.cause)
             else:
                 fleet.verify(look.site, bound=True, until=look.until, grade=look.grade)

@@ -25,6 +25,7 @@ class Word:
 
 WORDS: Final[dict[State, Word]] = {
     State.RECEIVING: Word("Receiving", "clock", "busy"),
+    State.MOVING: Word("Being moved", "clock", "busy"),
     State.SEALED: Word("Sealed, being read", "clock", "busy"),
     State.PARSED: Word("Checking jurisdiction", "clock", "busy"),
     State.TAGGED: Word("Cutting into passages", "clock", "busy"),

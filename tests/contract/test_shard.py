@@ -690,6 +690,25 @@ async def test_remote_probe_says_whether_snapshots_can_be_made_without_making_on
 
 
 @pytest.mark.enable_socket
+async def test_remote_makes_what_is_missing_with_its_first_good_probe_unless_it_only_looks(
+    double: QdrantDouble,
+) -> None:
+    beside, ours = remote_shard(double, only_looks=True), remote_shard(double)
+    await beside.probe()
+    assert not double.collections
+    double.version = "1.17.0"
+    with pytest.raises(SiteError, match="too old"):
+        await ours.probe()
+    assert not double.collections
+    double.version = "1.19.1"
+    await ours.probe()
+    await ours.put(store(), [point(1)])
+    assert list(double.aliases) == ["northwind"]
+    await beside.aclose()
+    await ours.aclose()
+
+
+@pytest.mark.enable_socket
 async def test_remote_says_so_when_nobody_answers(double: QdrantDouble) -> None:
     double.hang_up(".*", times=10)
     shard = remote_shard(double)

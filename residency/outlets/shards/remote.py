@@ -33,7 +33,8 @@ class RemoteShard:
 
     `api_key` is demanded of every server; `ssl_context` holds the trust root of the Site's Zone (None: loopback only).
     `peers` are the addresses of the cluster's peers that the fleet file names; `snapshots` is `forbidden` where the
-    probe shall close a server that lets our key make some.
+    probe shall close a server that lets our key make some. The first good probe makes the collection where it is
+    missing, unless this object `only_looks`.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class RemoteShard:
         shard_key: str | None = None,
         peers: Collection[str] = (),
         snapshots: str = "",
+        only_looks: bool = False,
     ) -> None:
         self.site = site
         self._peers = tuple(peers)
@@ -58,7 +60,7 @@ class RemoteShard:
         self._dimension = dimension
         self._writing = asyncio.Lock()
         self._next = ""
-        self._started = False
+        self._started = only_looks
 
     async def start(self) -> None:
         """Make the collection and its alias when they are missing; no data passes, so it needs no Route."""
