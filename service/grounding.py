@@ -21,9 +21,12 @@ answers is masked; docs/performance.md has the table.
 MINIMUM = 12
 """Shortest sentence, in code points, that can stand as a quote of its own."""
 PRONOUNS = frozenset(
-    ["it", "they", "he", "she", "this", "these", "those", "sie", "es", "er", "dies", "diese", "dieser", "dieses"]
-    + ["il", "elle", "ils", "elles", "cela", "celui", "celle"]
-)
+    {
+        "it", "they", "he", "she", "this", "these", "those",
+        "sie", "es", "er", "dies", "diese", "dieser", "dieses",
+        "il", "elle", "ils", "elles", "cela", "celui", "celle",
+    }
+)  # fmt: skip
 """A sentence that begins with one of these cannot stand alone."""
 HEADING = 70
 """Longest heading, in code points."""
