@@ -127,14 +127,9 @@ class Ledger:
         )  # fmt: skip
         body = receipt.leaf(made)
         signature = self.sign(body)
-        key = {"tenant": draft.tenant, "seq": seq}
-        stored = {"id": id_, "kind": draft.kind, "time": time, "signature": signature}
-        connection.execute(rows.PUT_LEAF, key | stored | {"body": self._packing.pack(connection, body)})
-        if made["commits"]:
-            connection.execute(rows.PUT_OPENING, key | {"r": r})
-        touched = [key | {"document": document} for document in sorted(rows.documents(draft))]
-        if touched:
-            connection.execute(rows.PUT_TOUCHES, touched)
+        leaf = {"id": id_, "tenant": draft.tenant, "seq": seq, "kind": draft.kind, "time": time, "signature": signature}
+        leaf |= {"index": None, "body": self._packing.pack(connection, body)}
+        rows.put(connection, leaf, r if made["commits"] else None, sorted(rows.documents(draft)))
         return Stored(id_, seq, body, signature)
 
     def sequence(self) -> int:
