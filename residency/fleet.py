@@ -30,7 +30,7 @@ __all__ = ["NEVER", "PROVEN", "SCHEMES", "Fleet", "Holding", "Operator", "Site",
 SCHEMES: Final[dict[str, frozenset[str]]] = {
     "shard": frozenset({"edge", "https"}),
     "vault": frozenset({"folder"}),
-    "keys": frozenset({"file"}),
+    "keys": frozenset({"file", "pkcs11", "https"}),
     "embedder": frozenset({"bundled", "path"}),
     "generator": frozenset({"extractive", "https"}),
 }
@@ -252,6 +252,8 @@ def _holding(item: dict[str, Any], refuse: Any) -> Holding:
     kind, url = str(item.get("kind", "")), str(item.get("url", ""))
     if kind not in SCHEMES:
         raise refuse(f"{kind[:20]!r} is no kind of holding", f"write one of {', '.join(SCHEMES)}")
+    if kind == "keys":
+        url = url.removeprefix("bao:")  # of servers that are reached by https, keys know one kind
     scheme = url.partition(":")[0]
     parts = urlsplit(url)
     loopback = scheme == "http" and "https" in SCHEMES[kind] and parts.hostname in _LOOPBACK

@@ -20,7 +20,7 @@ from residency.ports import KekRef, KeyProvider
 from residency.route import Route
 from residency.seal import NO_TAG, KeyContext, new_key
 
-BATCH: Final = 1024
+BATCH: Final = 2048
 """Keys rewrapped in one step, and lost to a kill at most: they are then done again."""
 HORIZON: Final = 30 * 86_400.0
 """Seconds that a retired version is kept at most, unless told otherwise; as long may backups of the database live."""
