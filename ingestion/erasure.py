@@ -194,7 +194,7 @@ class Erasure:
 
         found = await self.database.run(find)
         for dek_id in found:
-            await self.keyring.shred(dek_id)
+            await self.keyring.shred(dek_id, within=self.horizon.total_seconds())
 
         def left() -> int:
             with self.database.reading() as connection:

@@ -6,6 +6,7 @@ again when somebody asks, but not more often than every few seconds, since a pas
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from residency.errors import KeyringError
@@ -25,10 +26,8 @@ class LateKeys:
         self._inner: KeyProvider | None = None
         self._cause: KeyringError | None = None
         self._again = 0.0
-        try:
+        with suppress(KeyringError):  # said to whoever asks, and by the probe
             self._ready()
-        except KeyringError:
-            pass  # said to whoever asks, and by the probe
 
     async def create(self, route: Route, kek: KekRef) -> None:
         """As the provider does."""
