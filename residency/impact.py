@@ -229,7 +229,7 @@ class Court:
         told = (ask.tenant, ask.activity, ask.basis)
         if told not in self._contexts:
             self._contexts[told] = facts.context(self._zones, ask.tenant, tag, ask.activity, question.now, ask.basis)
-        return self._policy.judge(self._worlds[key], _written(ask, self._contexts[told]))
+        return self._policy.judge(self._worlds[key], _written(ask, self._contexts[told]), ask.principal.tenant)
 
     def settle(self, question: Question) -> Ruling:
         """Rule on a Question; a clause that errors refuses."""

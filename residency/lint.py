@@ -184,4 +184,4 @@ class _Alone(PolicySet):
         as_permit = dataclasses.replace(rule, effect="permit", annotations=pst.FrozenMap({"id": "permit-alone"}))
         self.schema = policy.schema
         self.handle = cedarpy.PolicySet.from_str(text_of(as_permit))
-        self._ids = {}
+        self._ids, self._bound, self._slices = {}, {}, {}

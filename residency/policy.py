@@ -28,6 +28,8 @@ from residency.tag import Tag
 from residency.zones import Zones
 
 __all__ = ["SCHEMA", "PolicySet", "Ruling", "Words", "World", "digest", "query", "text_of", "words"]
+SLICES: Final = 256
+"""Tenants whose own rules are kept prepared at most."""
 _ID: Final = re.compile(r"[a-z][a-z0-9-]{2,79}")
 _ID_WRITTEN: Final = re.compile(r'@id\("([^"]*)"\)')
 _STATEMENT: Final = re.compile(r'(?:"(?:[^"\\]|\\.)*"|//[^\n]*|[^;"/]|/)*;?')
@@ -111,6 +113,8 @@ class PolicySet:
         self.handle = cedarpy.PolicySet.from_str(self.text)
         self.tree = self.handle.to_pst()
         self._ids = {key: rule.annotations.get("id", key) for key, rule in self.tree.static_policies.items()}
+        self._bound = {key: _bound_to(rule) for key, rule in self.tree.static_policies.items()}
+        self._slices: dict[str, cedarpy.PolicySet] = {}
         self._validate()
         self.clauses = _clauses(self.tree, self.places, zones)
         self.words = words(self.tree)
@@ -143,11 +147,11 @@ class PolicySet:
 
     def rule(self, world: World, ask: Ask, tag: Tag, now: datetime) -> Ruling:
         """Rule on one Tag of an Ask. Raises `PolicyError` when Cedar reports any error or gives no decision."""
-        return self.judge(world, query(world, ask, tag, now))
+        return self.judge(world, query(world, ask, tag, now), ask.principal.tenant)
 
-    def judge(self, world: World, question: Mapping[str, Any]) -> Ruling:
-        """Rule on what `query` wrote; as `rule`."""
-        result = cedarpy.is_authorized(dict(question), self.handle, world.entities, self.schema)
+    def judge(self, world: World, question: Mapping[str, Any], tenant: str) -> Ruling:
+        """Rule on what `query` wrote for a principal of that tenant; as `rule`."""
+        result = cedarpy.is_authorized(dict(question), self._slice(tenant), world.entities, self.schema)
         found = result.diagnostics
         if found.errors or result.decision is cedarpy.Decision.NoDecision:
             keys = {key for error in found.errors for key in _ERRING.findall(error)}
@@ -157,6 +161,20 @@ class PolicySet:
                 hint="run `domicile policy check`; nothing is permitted on a clause that cannot be evaluated",
             )
         return Ruling(result.allowed, tuple(sorted(found.id_annotations_by_reason.values())))
+
+    def _slice(self, tenant: str) -> cedarpy.PolicySet:
+        """Give the rules that can apply to this tenant: thousands of other tenants' clauses are not looked at."""
+        if not any(self._bound.values()):
+            return self.handle
+        own = tenant if tenant in self._bound.values() else ""
+        if own not in self._slices:
+            rules = self.tree.static_policies.items()
+            kept = {key: rule for key, rule in rules if self._bound[key] in ("", own)}
+            if len(self._slices) >= SLICES:
+                self._slices.clear()
+            made = pst.PolicySet(pst.FrozenMap(), pst.FrozenMap(kept), ())
+            self._slices[own] = cedarpy.PolicySet.from_pst(made)
+        return self._slices[own]
 
     def _validate(self) -> None:
         """Raise `PolicyError` naming the clause that does not fit the schema."""
@@ -264,6 +282,25 @@ def _clauses(tree: pst.PolicySet, places: Mapping[str, Place], zones: Zones) -> 
     if not clauses:
         raise PolicyError("the policy set is empty", hint="restore the shipped policies")
     return clauses
+
+
+def _bound_to(rule: pst.Template) -> str:
+    """Give the tenant that a clause's very first condition asks for, or "".
+
+    `principal.tenant == Tenant::"x" && …` is false for every other tenant before anything else is evaluated, so the
+    clause can neither decide nor err for them, and leaving it out changes no ruling.
+    """
+    first = rule.clauses[0] if rule.clauses else None
+    if not isinstance(first, pst.When):
+        return ""
+    expression = first.expr
+    while isinstance(expression, pst.BinaryOp) and expression.op == "and":
+        expression = expression.left
+    match expression:
+        case pst.BinaryOp("eq", pst.GetAttr(pst.Var("principal"), "tenant"), pst.EntityLit(uid)):
+            return uid.id if uid.type.basename == "Tenant" else ""
+        case _:
+            return ""
 
 
 def words(tree: pst.PolicySet | pst.Template) -> Words:

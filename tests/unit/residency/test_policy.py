@@ -176,3 +176,49 @@ def test_a_forbid_written_the_wrong_way_round_is_what_the_shipped_ones_avoid() -
     question = ask(Action.EMBED, "zrh")
     assert wrong.rule(admitted, question, tag("GDPR-ADEQUATE"), NOON).allowed
     assert not policy().rule(admitted, question, tag("GDPR-ADEQUATE"), NOON).allowed
+
+
+# --- tenants' own clauses ---------------------------------------------------------------------------------------------
+
+OWN = """
+@id("forbid-shop-abroad") @explain("x") forbid (principal is Domicile::Principal, action, resource)
+when { principal.tenant == Domicile::Tenant::"shop" && context.tag.personal }
+unless { resource in Domicile::Zone::"FR" };
+@id("forbid-bank-abroad") @explain("x") forbid (principal is Domicile::Principal, action, resource)
+when { principal.tenant == Domicile::Tenant::"bank" } unless { resource in Domicile::Zone::"DE-BY" };
+@id("forbid-late") @explain("x") forbid (principal is Domicile::Principal, action, resource)
+when { context.tag.personal && principal.tenant == Domicile::Tenant::"bank" } unless { resource.grade >= 1 };
+@id("forbid-else") @explain("x") forbid (principal is Domicile::Principal, action, resource)
+when { principal.tenant == Domicile::Tenant::"bank" || context.tag.classification > 2 } unless { resource.grade >= 1 };
+"""
+
+
+def test_leaving_out_other_tenants_clauses_changes_no_ruling(monkeypatch) -> None:
+    files = {**policy().files, "own.cedar": OWN.encode()}
+    sliced = PolicySet(files, zones())
+    monkeypatch.setattr("residency.policy._bound_to", lambda _rule: "")
+    whole = PolicySet(files, zones())
+    ceilings = {name: frozenset({"GDPR-ADEQUATE"}) for name in ("shop", "bank", "harbour")}
+    seen = set()
+    for name in ceilings:
+        who = Principal(name, name)
+        admitted = world().admitting(who, ceilings)
+        for site in fleet().sites:
+            for level in (1, 3):
+                asked = ask(Action.SEARCH, site, principal=who), tag("GDPR-ADEQUATE", classification=level)
+                ruling = sliced.rule(admitted, *asked, NOON)
+                assert ruling == whole.rule(admitted, *asked, NOON)
+                seen.update(ruling.policies)
+    assert {"forbid-shop-abroad", "forbid-bank-abroad", "permit-in-residency"} <= seen
+    assert len(sliced._slices) == 3
+    assert whole._slices == {}
+
+
+def test_a_clause_that_errors_in_a_slice_is_named() -> None:
+    own = (
+        '@id("forbid-large") @explain("x") forbid (principal is Domicile::Principal, action, resource) when { '
+        'principal.tenant == Domicile::Tenant::"shop" && context.tag.classification * 9223372036854775807 > 3 };'
+    )
+    rules = PolicySet({"a.cedar": b"", **policy().files, "own.cedar": own.encode()}, zones())
+    with pytest.raises(PolicyError, match="forbid-large"):
+        rules.rule(world().admitting(SHOP, CEILINGS), ask(), tag(classification=3), NOON)
