@@ -9,7 +9,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from residency import logkey
 from residency.database import Database
 from residency.egress import Tripwire
 from residency.engine import Engine, utcnow
-from residency.errors import DomicileError, SiteError
+from residency.errors import DomicileError, KeyringError, SiteError
 from residency.fleet import Fleet, Holding, Site
 from residency.notes import Verifier
 from residency.policy import PolicySet
@@ -171,6 +171,7 @@ async def domicile(
     from ingestion.intake import Intake
     from ingestion.leases import Leases
     from ingestion.pipeline import Pipeline
+    from ingestion.promises import Promises
     from ingestion.stores import Stores
     from ingestion.worker import Worker
     from residency.keyring import Keyring
@@ -187,6 +188,7 @@ async def domicile(
     from service.searching import Searching
 
     if settings.egress.refuse:
+    from service.tending import Tending
         _own_loop(asyncio.get_running_loop())
     async with AsyncExitStack() as stack:
         # (1) rules and Fleet; the database names the rules that were activated
@@ -215,7 +217,8 @@ async def domicile(
 
         outlets = await _outlets(settings, fleet, stack, index=index, given=embedders, lost=lost)
         # (5) keyring, Ledger
-        keyring = Keyring(database, outlets.keys, mac_key=secret)
+        horizon = timedelta(days=settings.keys.horizon_days)
+        keyring = Keyring(database, outlets.keys, mac_key=secret, horizon=horizon.total_seconds())
         ledger = Ledger(
             database,
             logkey.LogKey.load_or_create(settings.path / "keys" / "ledger.key"),
@@ -250,8 +253,19 @@ async def domicile(
             vaults=outlets.vaults,
             arrived=arrived,
         )
+            horizon=horizon,
         pipeline = Pipeline(
             database=database,
+        custody = Custody(
+            engine=engine, keyring=keyring, ledger=ledger, database=database, steward=settings.rules.admin_tenant
+        )
+        tending = Tending(
+            database=database,
+            keyring=keyring,
+            custody=custody,
+            promises=Promises(database, ledger),
+            horizon=horizon.total_seconds(),
+        )
             leases=leases,
             engine=engine,
             keyring=keyring,
@@ -283,6 +297,8 @@ async def domicile(
             await intake.sweep()
             await drift.check()
 
+            await database.run(repeats.sweep)
+            await tending.once()
         worker = Worker(
             leases=leases,
             pipeline=pipeline,
@@ -347,7 +363,8 @@ async def domicile(
             ),
             violations=violations,
             reconciling=Reconciling(ledger, violations, tenants=lambda: [each.id for each in accounts.tenants()]),
-            custody=Custody(engine=engine, keyring=keyring),
+            custody=custody,
+            tending=tending,
             probing=probing,
             moving=pipeline.moving,
             drift=drift,
@@ -413,17 +430,17 @@ async def _outlets(
     given: Mapping[str, Embedder] | None,
     lost: Callable[[str, str], None],
 ) -> Outlets:
-    from residency.outlets.keys.file import FileKeys
     from residency.outlets.vaults.folder import FolderVault
 
     outlets = Outlets()
     for site in fleet.sites.values():
         folder = settings.path / "sites" / site.id
-        if _scheme(site, "keys") == "file":
-            outlets.keys[site.id] = FileKeys(settings.path / "keys" / site.id, site=site.id)
         if _scheme(site, "vault") == "folder":
             outlets.vaults[site.id] = FolderVault(folder / "vault", site=site.id)
     if not index:
+    for provider in _providers(settings, fleet):
+        outlets.keys[provider.site] = provider
+        stack.push_async_callback(provider.aclose)
         return outlets
     from residency.outlets.lines import lines
 
@@ -462,6 +479,60 @@ async def _shard(
     if holding is None:
         return None
     if holding.scheme == "edge":
+def _providers(settings: Settings, fleet: Fleet) -> Iterator[KeyProvider]:
+    """Make the key provider of each Site; one that does not open stops its own Site alone."""
+    from residency.outlets.keys.late import LateKeys
+    from residency.outlets.lines import lines
+
+    remote = any(_scheme(site, "keys") == "https" for site in fleet.sites.values())
+    known = lines(fleet, fleet_file(settings).parent) if remote else {}
+    for site in fleet.holding("keys"):
+        line = known.get((site.id, "keys"))
+        yield LateKeys(site.id, partial(_provider, settings, site, line))
+
+
+def _provider(settings: Settings, site: Site, line: "Line | None") -> KeyProvider:
+    holding = site.holding("keys")
+    options = holding.settings if holding else {}
+    base = fleet_file(settings).parent
+
+    def named(option: str) -> Path | None:
+        return base / str(options[option]) if option in options else None
+
+    def demanded(option: str) -> Path:
+        if (path := named(option)) is None:
+            raise KeyringError(f"the keys of {site.id} have no {option}", hint="name it in the fleet file")
+        return path
+
+    try:
+        match _scheme(site, "keys"):
+            case "pkcs11":
+                from residency.outlets.keys.pkcs11 import Pkcs11Keys
+
+                token = str(options.get("token", ""))
+                return Pkcs11Keys(site=site.id, module=demanded("module"), token=token, pin=demanded("pin_file"))
+            case "https" | "http":
+                from residency.outlets.keys.bao import BaoKeys
+
+                return BaoKeys(
+                    site=site.id,
+                    url=holding.url if holding else "",
+                    token=demanded("token_file"),
+                    operator=named("operator_token_file"),
+                    mount=str(options.get("mount", "transit")),
+                    namespace=str(options.get("namespace", "")),
+                    context=line.context if line else None,
+                )
+    except ImportError as error:
+        raise KeyringError(
+            f"the library for the keys of {site.id} is not installed", hint="pip install 'domicile[pkcs11,bao]'"
+        ) from error
+    from residency.outlets.keys.file import FileKeys
+
+    folder = settings.path / "keys" / site.id
+    return FileKeys(folder, site=site.id, root=named("root_file"), passphrase=named("passphrase_file"))
+
+
         from residency.outlets.shards.edge import EdgeShard
 
         folder = settings.path / "sites" / site.id / "shard"
@@ -504,7 +575,6 @@ async def lookout(settings: Settings, clock: Callable[[], datetime] = utcnow) ->
 
     Embedded shards belong to the process that serves, so they are left out; nothing is recorded.
     """
-    from residency.outlets.keys.file import FileKeys
     from residency.outlets.lines import lines
 
     async with AsyncExitStack() as stack:
@@ -515,11 +585,12 @@ async def lookout(settings: Settings, clock: Callable[[], datetime] = utcnow) ->
         outlets.lines |= lines(fleet, fleet_file(settings).parent)
         for site in fleet.sites.values():
             holding = site.holding("shard")
-            if _scheme(site, "keys") == "file":
-                outlets.keys[site.id] = FileKeys(settings.path / "keys" / site.id, site=site.id)
             if holding is not None and holding.scheme != "edge":
                 remote = _remote(settings, site, holding, outlets.lines.get((site.id, "shard")), only_looks=True)
                 outlets.shards[site.id] = remote
+        for provider in _providers(settings, fleet):
+            outlets.keys[provider.site] = provider
+            stack.push_async_callback(provider.aclose)
                 stack.push_async_callback(remote.aclose)
         engine = Engine(zones, policy, fleet, clock=clock)
         yield _probing(settings, database, engine, outlets, clock, None)
@@ -608,6 +679,12 @@ def witnesses(folder: Path) -> list[Verifier]:
     file = folder / "witnesses.txt"
     lines = file.read_text(encoding="utf-8").split() if file.is_file() else []
     return [Verifier.parse(line) for line in lines]
+
+
+def public_keys(settings: Settings) -> list[dict[str, str]]:
+    """Give the public keys of this home, each with what it is for."""
+    key = logkey.LogKey.load_or_create(settings.path / "keys" / "ledger.key")
+    return [{"use": "ledger", "key": key.vkey(origin_of(settings))}]
 
 
 def begin_epoch(settings: Settings) -> str:

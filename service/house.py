@@ -29,6 +29,7 @@ from service.searching import Searching
 from service.settings import Settings
 
 
+from service.tending import Tending
 @dataclass(frozen=True, slots=True)
 class House:
     """Everything a face may call."""
@@ -55,6 +56,7 @@ class House:
     moving: Moving
     drift: Drift
     rulemaking: Rulemaking
+    tending: Tending
     embedders: dict[str, Embedder]
     stopping: asyncio.Event
     """Set when the house closes; long streams end on it."""

@@ -100,6 +100,26 @@ class Answers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Passages that an Answer is made from."""
 
 
+class LimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How much a key may ask for."""
+
+    per_minute: int = 6000
+    """Calls of the API that one key may make in a minute, counted by each process; 0: no limit."""
+    question_chars: int = 8000
+    """Longest question, in characters; a longer one is refused."""
+    question_s: float = 60.0
+    """Seconds after which a search or an answer is given up."""
+    replies_h: float = 24.0
+    """Hours that a reply is kept for a repeated `Idempotency-Key`."""
+
+
+class KeySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long old keys are kept."""
+
+    horizon_days: float = 30.0
+    """Days after which a retired KEK version is destroyed, and within which an erasure reaches backups too."""
+
+
 class Egress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The tripwire on connections that leave the process."""
 
@@ -118,6 +138,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ingestion: Ingestion = Ingestion()
     models: Models = Models()
     answers: Answers = Answers()
+    limits: LimitSettings = LimitSettings()
+    keys: KeySettings = KeySettings()
     egress: Egress = Egress()
 
     @property
