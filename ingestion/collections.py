@@ -72,7 +72,9 @@ class Collection:
 def insert_missing(connection: sa.Connection, table: sa.Table, values: dict[str, Any]) -> bool:
     """Insert a row unless an equal key is there already; say whether it was inserted."""
     dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-    return connection.execute(dialect.insert(table).values(values).on_conflict_do_nothing()).rowcount == 1
+    insert = dialect.insert(table).values(values).on_conflict_do_nothing()
+    # the count of an INSERT is not kept unless asked for
+    return connection.execute(insert, execution_options={"preserve_rowcount": True}).rowcount == 1
 
 
 def named(connection: sa.Connection, tenant: str, name: str) -> Collection | None:

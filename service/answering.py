@@ -5,6 +5,7 @@ is permitted or reachable the extractive answerer serves, and says so (`fallback
 the same reason, whatever lies behind them.
 """
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -18,6 +19,7 @@ from residency.route import Action, Route
 from residency.tag import Tag
 from service.grounding import THRESHOLD, Citation, abstention, confidence, enough, extractive, supported
 from service.prompting import prompt
+from service.questions import blank
 from service.searching import Findings, Opened, Search, Searching, question_tag
 
 NO_SUPPORT = "no_support"
@@ -31,6 +33,15 @@ class Question:
     collection: str = "default"
     documents: tuple[str, ...] | None = None
     activity: str = "search"
+    earlier: str = ""
+    """An earlier question of the same asker that this one goes on from; read together with it, and data."""
+    param: str = "question"
+    """What the client called it, for problems with it."""
+
+    @property
+    def whole(self) -> str:
+        """What is searched for, and committed to."""
+        return f"{self.earlier} {self.text}" if self.earlier else self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +62,8 @@ class Answer:
     withheld: int
     unreached: tuple[str, ...]
     receipt: str
+    ignored: tuple[str, ...] = ()
+    """What of the question had no full effect."""
     timings: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -82,17 +95,33 @@ class Answering:
         Raises `SiteError` when a permitted Site is down and `LedgerError` when nothing can be recorded: then nothing is
         released.
         """
-        ask = Search(question.text, self._passages, question.collection, question.documents, question.activity)
+        # an earlier question does not make a question of nothing
+        asked = question.text if blank(question.text) else question.whole
+        ask = Search(
+            asked,
+            self._passages,
+            question.collection,
+            question.documents,
+            question.activity,
+            kind="answer",
+            param=question.param,
+        )
         findings = await self._searching.find(principal, ask)
         if isinstance(findings, Refusal):
-            return findings, await self._searching.record_refusal(principal, findings, question.text, question.activity)
+            return findings, await self._searching.record_refusal(principal, findings, asked, question.activity)
         touches: list[Touch] = []
         text, answered_by = "", "extractive"
         citations: list[Citation] = []
         fallback: str | None = None
         if enough(findings.passages, self.threshold):
             with recording() as touches:
-                text, citations, fallback = await self._generated(principal, question, findings)
+                try:
+                    text, citations, fallback = await self._generated(principal, question, findings)
+                except asyncio.CancelledError:
+                    tags = (*findings.tags, self._shown(principal, findings.passages))
+                    seen = (*findings.touches, *touches)
+                    await self._searching.record_cancelled("answer", principal, asked, question.activity, tags, seen)
+                    raise
             answered_by = "generator" if citations else "extractive"
             if not citations:
                 text, citations = extractive(findings.passages, limit=self._sentences)
@@ -103,7 +132,7 @@ class Answering:
             "answer",
             principal,
             findings,
-            question=question.text,
+            question=asked,
             activity=question.activity,
             answer=text,
             touches=touches,
@@ -122,6 +151,7 @@ class Answering:
             withheld=findings.withheld,
             unreached=findings.unreached,
             receipt=stored.id,
+            ignored=findings.ignored,
             timings=findings.timings,
         )
 
@@ -135,10 +165,9 @@ class Answering:
         if route is None:
             return "", [], "generator_not_permitted"
         generator = self._generators[route.site]
+        asked = prompt(question.text, findings.passages, earlier=question.earlier)
         try:
-            written = "".join(
-                [part async for part in generator.generate(route, prompt(question.text, findings.passages))]
-            )
+            written = "".join([part async for part in generator.generate(route, asked)])
         except SiteError:
             return "", [], "generator_unavailable"
         text, citations = supported(written, findings.passages)

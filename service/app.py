@@ -17,6 +17,7 @@ from service.api.v1 import v1
 from service.auth import BearerAuth
 from service.bootstrap import domicile
 from service.house import House
+from service.limits import told
 from service.portal import portal
 from service.portal.pages import on_unknown
 from service.settings import Settings, load
@@ -45,6 +46,7 @@ def create_app(settings: Settings | None = None, *, build: Build = domicile) -> 
         ],
         lifespan=[lifespan],
         middleware=[DefineMiddleware(BearerAuth)],
+        before_send=[told],
         exception_handlers={
             DomicileError: on_error,
             HTTPException: on_unknown,

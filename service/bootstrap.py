@@ -182,13 +182,15 @@ async def domicile(
     from service.catalogue import Catalogue
     from service.custody import Custody
     from service.filing import Filing
+    from service.limits import Limits
     from service.reconciling import Reconciling
+    from service.repeats import Repeats
     from service.reporting import Reporting
     from service.rulemaking import Rulemaking, settle
     from service.searching import Searching
+    from service.tending import Tending
 
     if settings.egress.refuse:
-    from service.tending import Tending
         _own_loop(asyncio.get_running_loop())
     async with AsyncExitStack() as stack:
         # (1) rules and Fleet; the database names the rules that were activated
@@ -251,11 +253,9 @@ async def domicile(
             ledger=ledger,
             shards=outlets.shards,
             vaults=outlets.vaults,
+            horizon=horizon,
             arrived=arrived,
         )
-            horizon=horizon,
-        pipeline = Pipeline(
-            database=database,
         custody = Custody(
             engine=engine, keyring=keyring, ledger=ledger, database=database, steward=settings.rules.admin_tenant
         )
@@ -266,6 +266,8 @@ async def domicile(
             promises=Promises(database, ledger),
             horizon=horizon.total_seconds(),
         )
+        pipeline = Pipeline(
+            database=database,
             leases=leases,
             engine=engine,
             keyring=keyring,
@@ -295,10 +297,12 @@ async def domicile(
 
         async def hourly() -> None:
             await intake.sweep()
-            await drift.check()
-
             await database.run(repeats.sweep)
             await tending.once()
+            await drift.check()
+
+        repeats = Repeats(database, secret=secret, rules=engine.digests, hours=settings.limits.replies_h)
+
         worker = Worker(
             leases=leases,
             pipeline=pipeline,
@@ -318,6 +322,7 @@ async def domicile(
             shards=outlets.shards,
             embedders=outlets.embedders,
             deadline=settings.answers.deadline_s,
+            longest=settings.limits.question_chars,
         )
         answering = Answering(
             searching=searching,
@@ -347,6 +352,8 @@ async def domicile(
                 ledger=ledger,
                 vaults=outlets.vaults,
             ),
+            repeats=repeats,
+            limits=Limits(settings.limits.per_minute),
             intake=intake,
             worker=worker,
             erasure=erasure,
@@ -433,14 +440,14 @@ async def _outlets(
     from residency.outlets.vaults.folder import FolderVault
 
     outlets = Outlets()
+    for provider in _providers(settings, fleet):
+        outlets.keys[provider.site] = provider
+        stack.push_async_callback(provider.aclose)
     for site in fleet.sites.values():
         folder = settings.path / "sites" / site.id
         if _scheme(site, "vault") == "folder":
             outlets.vaults[site.id] = FolderVault(folder / "vault", site=site.id)
     if not index:
-    for provider in _providers(settings, fleet):
-        outlets.keys[provider.site] = provider
-        stack.push_async_callback(provider.aclose)
         return outlets
     from residency.outlets.lines import lines
 
@@ -472,13 +479,6 @@ async def _outlets(
     return outlets
 
 
-async def _shard(
-    settings: Settings, site: Site, dimension: int, line: "Line | None", lost: Callable[[str, str], None]
-) -> Shard | None:
-    holding = site.holding("shard")
-    if holding is None:
-        return None
-    if holding.scheme == "edge":
 def _providers(settings: Settings, fleet: Fleet) -> Iterator[KeyProvider]:
     """Make the key provider of each Site; one that does not open stops its own Site alone."""
     from residency.outlets.keys.late import LateKeys
@@ -533,6 +533,13 @@ def _provider(settings: Settings, site: Site, line: "Line | None") -> KeyProvide
     return FileKeys(folder, site=site.id, root=named("root_file"), passphrase=named("passphrase_file"))
 
 
+async def _shard(
+    settings: Settings, site: Site, dimension: int, line: "Line | None", lost: Callable[[str, str], None]
+) -> Shard | None:
+    holding = site.holding("shard")
+    if holding is None:
+        return None
+    if holding.scheme == "edge":
         from residency.outlets.shards.edge import EdgeShard
 
         folder = settings.path / "sites" / site.id / "shard"
@@ -583,14 +590,14 @@ async def lookout(settings: Settings, clock: Callable[[], datetime] = utcnow) ->
         stack.callback(database.close)
         outlets = Outlets()
         outlets.lines |= lines(fleet, fleet_file(settings).parent)
+        for provider in _providers(settings, fleet):
+            outlets.keys[provider.site] = provider
+            stack.push_async_callback(provider.aclose)
         for site in fleet.sites.values():
             holding = site.holding("shard")
             if holding is not None and holding.scheme != "edge":
                 remote = _remote(settings, site, holding, outlets.lines.get((site.id, "shard")), only_looks=True)
                 outlets.shards[site.id] = remote
-        for provider in _providers(settings, fleet):
-            outlets.keys[provider.site] = provider
-            stack.push_async_callback(provider.aclose)
                 stack.push_async_callback(remote.aclose)
         engine = Engine(zones, policy, fleet, clock=clock)
         yield _probing(settings, database, engine, outlets, clock, None)
@@ -674,17 +681,17 @@ def origin_of(settings: Settings) -> str:
     return f"{host}/ledger/{logkey.epoch(settings.path / 'keys' / 'ledger.epoch')}"
 
 
+def public_keys(settings: Settings) -> list[dict[str, str]]:
+    """Give the public keys of this home, each with what it is for."""
+    key = logkey.LogKey.load_or_create(settings.path / "keys" / "ledger.key")
+    return [{"use": "ledger", "key": key.vkey(origin_of(settings))}]
+
+
 def witnesses(folder: Path) -> list[Verifier]:
     """Give the keys of the witnesses that the operator named, one vkey a line of `witnesses.txt` in the home."""
     file = folder / "witnesses.txt"
     lines = file.read_text(encoding="utf-8").split() if file.is_file() else []
     return [Verifier.parse(line) for line in lines]
-
-
-def public_keys(settings: Settings) -> list[dict[str, str]]:
-    """Give the public keys of this home, each with what it is for."""
-    key = logkey.LogKey.load_or_create(settings.path / "keys" / "ledger.key")
-    return [{"use": "ledger", "key": key.vkey(origin_of(settings))}]
 
 
 def begin_epoch(settings: Settings) -> str:

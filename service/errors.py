@@ -67,9 +67,13 @@ class LimitError(ServiceError):
 
     code = "rate_limited"
 
-    def __init__(self, message: str, *, retry_after: float, hint: str = "") -> None:
+    def __init__(
+        self, message: str, *, retry_after: float, limit: int | None = None, window_s: int | None = None, hint: str = ""
+    ) -> None:
         super().__init__(message, hint=hint)
         self.retry_after = retry_after
+        self.limit = limit
+        self.window_s = window_s
 
 
 class PolicyRejectedError(ServiceError):
@@ -86,3 +90,27 @@ class ApprovalError(ServiceError):
     """A proposal that is not there, was decided already, is out of date, or needs another credential."""
 
     code = "state_conflict"
+
+
+class LateError(ServiceError):
+    """The answer was not ready in time, and its making was stopped."""
+
+    code = "timed_out"
+
+
+class GoneError(ServiceError):
+    """The client closed its connection before the answer was ready; nobody reads this."""
+
+    code = "client_closed"
+
+
+class ReusedKeyError(ServiceError):
+    """An `Idempotency-Key` that came with another payload before."""
+
+    code = "idempotency_key_reused"
+
+
+class InProgressError(ServiceError):
+    """A call with the same `Idempotency-Key` is still running."""
+
+    code = "in_progress"

@@ -21,15 +21,17 @@ from service.catalogue import Catalogue
 from service.custody import Custody
 from service.errors import InvalidRequestError
 from service.filing import Filing
+from service.limits import Limits
 from service.probing import Probing
 from service.reconciling import Reconciling
+from service.repeats import Repeats
 from service.reporting import Reporting
 from service.rulemaking import Rulemaking
 from service.searching import Searching
 from service.settings import Settings
-
-
 from service.tending import Tending
+
+
 @dataclass(frozen=True, slots=True)
 class House:
     """Everything a face may call."""
@@ -43,6 +45,8 @@ class House:
     documents: Documents
     catalogue: Catalogue
     filing: Filing
+    repeats: Repeats
+    limits: Limits
     intake: Intake
     worker: Worker
     erasure: Erasure
@@ -52,11 +56,11 @@ class House:
     violations: Violations
     reconciling: Reconciling
     custody: Custody
+    tending: Tending
     probing: Probing
     moving: Moving
     drift: Drift
     rulemaking: Rulemaking
-    tending: Tending
     embedders: dict[str, Embedder]
     stopping: asyncio.Event
     """Set when the house closes; long streams end on it."""

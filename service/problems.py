@@ -5,12 +5,14 @@ One body serves both readers: problem+json members at the top, and OpenAI's four
 the text of an unexpected exception.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from residency.decision import Refusal
 from residency.errors import DomicileError, SiteError
+from service import limits
 from service.errors import LimitError, ScopeError
 
 STATUS: Mapping[str, tuple[int, str]] = {
@@ -21,6 +23,7 @@ STATUS: Mapping[str, tuple[int, str]] = {
     "residency_refused": (403, "This place is not permitted"),
     "not_found": (404, "Not found"),
     "method_not_allowed": (405, "This method is not served here"),
+    "in_progress": (409, "The same call is still running"),
     "state_conflict": (409, "The present state does not allow that"),
     "erased": (410, "Erased"),
     "too_large": (413, "Too large"),
@@ -29,13 +32,16 @@ STATUS: Mapping[str, tuple[int, str]] = {
     "jurisdiction_missing": (422, "No usable jurisdiction was declared"),
     "zone_unknown": (422, "Unknown zone"),
     "policy_rejected": (422, "These rules cannot be put in force"),
+    "idempotency_key_reused": (422, "This Idempotency-Key came with another payload"),
     "unreadable_file": (422, "The file cannot be read"),
     "rate_limited": (429, "Too many requests"),
+    "client_closed": (499, "The client went away"),
     "internal": (500, "Something broke on our side"),
     "site_unavailable": (503, "A permitted site does not answer"),
     "ledger_unavailable": (503, "The ledger cannot be written"),
     "key_provider_unavailable": (503, "A key provider does not answer"),
     "policy_unavailable": (503, "The policy cannot rule"),
+    "timed_out": (504, "No answer in time"),
     "storage_full": (507, "No room left"),
 }
 """Code -> status and title. Codes are stable; every one has its heading in docs/api.md."""
@@ -85,10 +91,14 @@ def problem(code: str, detail: str, *, instance: str = "", request_id: str = "",
     headers: dict[str, str] = {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    if status in (403, 409):
+    if status in (403, 409) and code != "in_progress":
         headers["x-should-retry"] = "false"
+    if code == "in_progress":
+        headers["Retry-After"] = "1"
     if status in (429, 503, 507):
-        headers["Retry-After"] = str(max(1, round(extra.get("retry_after", 5))))
+        headers["Retry-After"] = str(max(1, math.ceil(extra.get("retry_after", 5))))
+    if status == 429 and extra.get("limit"):
+        headers |= limits.headers(extra["limit"], 0, extra.get("retry_after", 1))
     return Problem(status, body, headers)
 
 
@@ -103,7 +113,7 @@ def of_error(error: DomicileError, *, instance: str = "", request_id: str = "") 
     if isinstance(error, SiteError):
         extra["site"] = error.site
     if isinstance(error, LimitError):
-        extra["retry_after"] = error.retry_after
+        extra |= {"retry_after": error.retry_after, "limit": error.limit, "window_s": error.window_s}
     if error.code not in STATUS:
         return problem("internal", "The request failed.", instance=instance, request_id=request_id)
     return problem(error.code, _sentence(str(error)), instance=instance, request_id=request_id, **extra)

@@ -8,7 +8,8 @@ are checked against the database's rows, never against what came out of a shard.
 import asyncio
 import time
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -16,7 +17,7 @@ from ingestion.documents import ClassCount, Document, Documents
 from residency.decision import Ask, Permit, Principal, Refusal
 from residency.engine import Engine
 from residency.envelope import PassageBody, PassageSealer
-from residency.errors import KeyRefusedError, KeyringError, SealedError, SiteError
+from residency.errors import DomicileError, KeyRefusedError, KeyringError, SealedError, SiteError
 from residency.journal import Touch, recording
 from residency.keyring import Keyring, SearchKeys
 from residency.ledger import Ledger
@@ -25,8 +26,8 @@ from residency.receipt import Draft, steps
 from residency.route import Action, Route
 from residency.seal import OpenDek
 from residency.tag import Tag
-from service.errors import InvalidRequestError
 from service.fusion import KNOWN_WEIGHT, OTHER_WEIGHT, Scored, fuse
+from service.questions import LONGEST, fitting, readable
 
 T = TypeVar("T")
 CANDIDATES = 25
@@ -44,6 +45,10 @@ class Search:
     collection: str = "default"
     documents: tuple[str, ...] | None = None
     activity: str = "search"
+    kind: str = "search"
+    """Of the Receipt, should the asker go away: `search` or `answer`."""
+    param: str = "query"
+    """What the client called the question, for problems with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,8 @@ class Findings:
     touches: tuple[Touch, ...]
     language: str
     timings: dict[str, float] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
+    """What of the question had no full effect, such as `query beyond 256 tokens`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +132,7 @@ class Searching:
         shards: Mapping[str, Shard],
         embedders: Mapping[str, Embedder],
         deadline: float,
+        longest: int = LONGEST,
     ) -> None:
         self._engine = engine
         self._documents = documents
@@ -133,6 +141,7 @@ class Searching:
         self._shards = shards
         self._embedders = embedders
         self._deadline = deadline
+        self._longest = longest
 
     async def search(self, principal: Principal, ask: Search) -> Results | tuple[Refusal, str]:
         """Search, record, release. A Refusal comes with the id of its Receipt."""
@@ -148,12 +157,18 @@ class Searching:
 
     async def find(self, principal: Principal, ask: Search) -> Findings | Refusal:
         """Do everything but record: for `search`, and for an Answer that records itself."""
-        if not ask.query.strip():
-            raise InvalidRequestError("the question is empty", param="query", hint="write a question")
+        plain = replace(ask, query=readable(ask.query, most=self._longest, param=ask.param))
+        tags: list[Tag] = []
         with recording() as touches:
-            return await self._find(principal, ask, touches)
+            try:
+                return await self._find(principal, plain, touches, tags)
+            except asyncio.CancelledError:
+                await self.record_cancelled(ask.kind, principal, ask.query, ask.activity, tags, touches)
+                raise
 
-    async def _find(self, principal: Principal, ask: Search, touches: list[Touch]) -> Findings | Refusal:
+    async def _find(
+        self, principal: Principal, ask: Search, touches: list[Touch], tags: list[Tag]
+    ) -> Findings | Refusal:
         begun = time.perf_counter()
         timings: dict[str, float] = {}
         # (1) distinct Tags of the collection, and the question's own
@@ -161,6 +176,7 @@ class Searching:
         timings["rows"] = time.perf_counter() - begun
         mark = time.perf_counter()
         asked = question_tag(self._engine, principal)
+        tags.append(asked)
         # (2) rule: the question at an embedder; question and passages at every shard
         permits, refusals = self._engine.permitted(principal, Action.EMBED, (asked,), "embedder", activity=ask.activity)
         permits = [permit for permit in permits if permit.route.site in self._embedders]
@@ -179,7 +195,12 @@ class Searching:
         opening = [
             self._reach(each.site, self._keys(principal, each, embedder.dimension, ask.activity)) for each in groups
         ]
-        embedding = embedder.embed(permits[0].route, [ask.query], question=True)
+        tags += dict.fromkeys(each.tag for group in groups for each in group.classes)
+        # a question may be longer than the model reads: its words all count, its vector is that of its beginning
+        long = len(ask.query.encode()) + 8 > embedder.max_tokens  # a token is a byte at least
+        seen = fitting(ask.query, embedder.count_tokens, embedder.max_tokens) if long else ask.query
+        ignored = () if seen == ask.query else (f"query beyond {embedder.max_tokens} tokens, for its vector",)
+        embedding = embedder.embed(permits[0].route, [seen], question=True)
         both = asyncio.gather(embedding, asyncio.gather(*opening))
         await asyncio.sleep(0)
         language = _language(ask.query)
@@ -203,10 +224,18 @@ class Searching:
         mark = time.perf_counter()
         passages, damaged, lost = await self._open(principal, ask, ranked, found, rows)
         timings["open"] = time.perf_counter() - mark
-        tags = (asked, *dict.fromkeys(c.tag for group in groups for c in group.classes))
         unreached = tuple(sorted({*silent, *closed, *lost}))
         return Findings(
-            tuple(passages), withheld, tuple(kept_back), unreached, damaged, tags, tuple(touches), language, timings
+            tuple(passages),
+            withheld,
+            tuple(kept_back),
+            unreached,
+            damaged,
+            tuple(tags),
+            tuple(touches),
+            language,
+            timings,
+            ignored,
         )
 
     def _held(self, principal: Principal, name: str) -> tuple[str, list[ClassCount]]:
@@ -408,6 +437,28 @@ class Searching:
             withheld=findings.withheld,
             commits=commits,
         )
+
+    async def record_cancelled(
+        self,
+        kind: str,
+        principal: Principal,
+        question: str,
+        activity: str,
+        tags: Sequence[Tag],
+        touches: Sequence[Touch],
+    ) -> None:
+        """Record a question whose asker went away: what was touched until then; nothing was released."""
+        draft = Draft(
+            kind=kind,
+            tenant=principal.tenant,
+            activity=activity,
+            tags=tuple(dict.fromkeys(tags)),
+            steps=steps(touches, self._engine.fleet, datetime.now(UTC), reason="asked"),
+            commits={"principal": principal.id.encode(), "question": question.encode()},
+            facts={"outcome": "cancelled"},
+        )
+        with suppress(DomicileError):  # nothing is released, so a Ledger that fails now endangers nothing
+            await self._ledger.record(draft)
 
     async def record_refusal(self, principal: Principal, refusal: Refusal, question: str, activity: str) -> str:
         """Record a question that was refused; give the id of its Receipt."""

@@ -29,6 +29,8 @@ class QuestionIn(msgspec.Struct, forbid_unknown_fields=True):
     collection: str = "default"
     filters: dict[str, Any] | None = None
     """As in a search."""
+    earlier: list[str] = []
+    """The asker's earlier questions, oldest first; a short follow-up is read together with the last of them."""
 
 
 class ResultOut(msgspec.Struct):
@@ -54,6 +56,7 @@ class SearchOut(msgspec.Struct):
     withheld: int
     receipt: str
     unreached: list[str]
+    ignored: list[str]
 
 
 class CitationOut(msgspec.Struct):
@@ -89,6 +92,7 @@ class AnswerOut(msgspec.Struct):
     withheld: int
     unreached: list[str]
     receipt: str
+    ignored: list[str]
 
 
 def result_out(passage: Opened) -> ResultOut:
@@ -116,6 +120,7 @@ def search_out(results: Results) -> SearchOut:
         withheld=findings.withheld,
         receipt=results.receipt,
         unreached=list(findings.unreached),
+        ignored=list(findings.ignored),
     )
 
 
@@ -159,4 +164,5 @@ def answer_out(answer: Answer, base: str) -> AnswerOut:
         withheld=answer.withheld,
         unreached=list(answer.unreached),
         receipt=answer.receipt,
+        ignored=list(answer.ignored),
     )

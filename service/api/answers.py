@@ -12,7 +12,10 @@ from litestar import Controller, Response, post
 from litestar.params import FromQuery, JSONBody
 
 from service.answering import Answer, Question
+from service.api.attending import attended
+from service.api.repeating import Repeating, cites
 from service.api.replies import Asking, Events, documents_of, house_of, refused
+from service.questions import earlier
 from service.wire import AnswerOut, QuestionIn, answer_out
 
 
@@ -22,17 +25,21 @@ class AnswersController(Controller):
     path = "/answers"
     tags = ["Ask"]  # noqa: RUF012 - Litestar's protocol
 
-    @post("/", opt={"scope": "ask"}, operation_id="ask", status_code=200)
+    @post("/", opt={"scope": "ask"}, operation_id="ask", status_code=200, middleware=[Repeating()])
     async def ask(
         self, request: Asking, data: JSONBody[QuestionIn], stream: FromQuery[bool] = False
     ) -> AnswerOut | Events | Response[dict[str, Any]]:
         """Answer from the documents, with citations and a receipt; an abstention is an answer (`abstained`)."""
         house = house_of(request)
-        question = Question(data.question, data.collection, documents_of(data.filters))
-        answer = await house.answering.answer(request.user, question)
+        before = earlier([*data.earlier, data.question])
+        question = Question(data.question, data.collection, documents_of(data.filters), earlier=before)
+        answer = await attended(
+            request, house.answering.answer(request.user, question), house.settings.limits.question_s
+        )
         if not isinstance(answer, Answer):
             return refused(request, *answer)
         out = answer_out(answer, house.settings.public_url)
+        cites(request, [each.document_id for each in out.citations])
         if stream:
             return Events(_events(out))
         return out

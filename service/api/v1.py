@@ -16,6 +16,7 @@ from service.api.search import SearchController
 from service.api.sites import SitesController, ZonesController
 from service.api.violations import ViolationsController
 from service.auth import scoped
+from service.limits import paced
 
 
 def v1() -> Router:
@@ -39,5 +40,5 @@ def v1() -> Router:
             SitesController,
             ZonesController,
         ],
-        guards=[scoped],
+        guards=[paced, scoped],
     )

@@ -11,10 +11,13 @@ from litestar.params import JSONBody
 
 from service.answering import Answer, Question
 from service.api.answers import pieces
-from service.api.openai.wire import ChatIn, annotations, check, extras, ignored, question_of
+from service.api.attending import attended
+from service.api.openai.wire import ChatIn, annotations, check, extras, ignored, questions_of
+from service.api.repeating import Repeating, cites
 from service.api.replies import Asking, Events, house_of, refused
 from service.errors import InvalidRequestError
 from service.house import House
+from service.questions import earlier
 from service.wire import AnswerOut, answer_out
 
 PREFIX = "domicile/"
@@ -35,20 +38,25 @@ class ChatController(Controller):
     path = "/chat/completions"
     tags = ["OpenAI"]  # noqa: RUF012 - Litestar's protocol
 
-    @post("/", opt={"scope": "ask"}, operation_id="createChatCompletion", status_code=200)
+    @post("/", opt={"scope": "ask"}, operation_id="createChatCompletion", status_code=200, middleware=[Repeating()])
     async def complete(self, request: Asking, data: JSONBody[ChatIn]) -> Response[Any] | Events:
         """Answer the last question of the conversation; 403 before the first byte when the policy refuses."""
         check(data)
         house = house_of(request)
         collection = collection_of(data.model, data)
-        answer = await house.answering.answer(request.user, Question(question_of(data), collection))
+        asked = questions_of(data)
+        question = Question(asked[-1], collection, earlier=earlier(asked), param="messages")
+        answer = await attended(
+            request, house.answering.answer(request.user, question), house.settings.limits.question_s
+        )
         if not isinstance(answer, Answer):
             return refused(request, *answer)
         out = answer_out(answer, house.settings.public_url)
+        cites(request, [each.document_id for each in out.citations])
         base = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": data.model}
         headers = {"Domicile-Receipt": out.receipt, "Domicile-Zones": ",".join(out.zones), "Cache-Control": "no-store"}
-        usage = _usage(house, question_of(data), out.answer)
-        own = extras(out, collection, ignored(data))
+        usage = _usage(house, question.text, out.answer)
+        own = extras(out, collection, ignored(data), question.earlier)
         if data.stream:
             wanted = usage if data.stream_options and data.stream_options.include_usage else None
             return Events(_stream(base, out, own, wanted), headers)

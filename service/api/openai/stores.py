@@ -15,7 +15,9 @@ from ingestion.attributes import Value
 from ingestion.documents import State
 from ingestion.states import COMING
 from ingestion.stores import UNATTACHED, Store
+from service.api.attending import attended
 from service.api.openai.paging import MOST, listed, order
+from service.api.repeating import Repeating, cites
 from service.api.replies import Asking, house_of, refused
 from service.catalogue import Entry
 from service.errors import InvalidRequestError, UnsupportedParameterError
@@ -175,7 +177,13 @@ class StoresController(Controller):
         await house.database.run(house.filing.stores.drop, request.user.tenant, store_id)
         return {"id": store_id, "object": "vector_store.deleted", "deleted": True}
 
-    @post("/{store_id:str}/search", opt={"scope": "ask"}, operation_id="searchVectorStore", status_code=200)
+    @post(
+        "/{store_id:str}/search",
+        opt={"scope": "ask"},
+        operation_id="searchVectorStore",
+        status_code=200,
+        middleware=[Repeating()],
+    )
     async def search(
         self, request: Asking, store_id: FromPath[str], data: JSONBody[StoreSearchIn]
     ) -> Response[dict[str, Any]]:
@@ -191,13 +199,15 @@ class StoresController(Controller):
         documents = None
         if data.filters is not None:
             documents = await house.filing.matching(principal, store, parse(data.filters))
-        outcome = await house.searching.search(principal, Search(query, data.max_num_results, store.name, documents))
+        ask = Search(query, data.max_num_results, store.name, documents)
+        outcome = await attended(request, house.searching.search(principal, ask), house.settings.limits.question_s)
         if not isinstance(outcome, Results):
             return refused(request, *outcome)
         findings, threshold = outcome.findings, house.answering.threshold
         scored = [(confidence([passage], threshold), passage) for passage in findings.passages]
         kept = [(score, passage) for score, passage in scored if score >= ranking.score_threshold]
         ids = {passage.document_id for _, passage in kept}
+        cites(request, ids)
         rows = await house.database.run(house.documents.live, principal.tenant, ids)
         own = await house.filing.attributes(principal, list(rows.values()))
         found = [
@@ -219,7 +229,7 @@ class StoresController(Controller):
             }
             for score, passage in kept
         ]
-        ignored = ["rewrite_query"] if data.rewrite_query else []
+        ignored = [*findings.ignored, *(["rewrite_query"] if data.rewrite_query else [])]
         if ranking.ranker not in ("auto", "none"):
             ignored.append("ranking_options.ranker")
         body = {

@@ -87,18 +87,26 @@ def ignored(data: ChatIn) -> list[str]:
     return [name for name in IGNORED if getattr(data, name) is not None]
 
 
-def question_of(data: ChatIn) -> str:
-    """Give the last message of role user as text. Raises `InvalidRequestError` without one."""
-    for message in reversed(data.messages):
+def questions_of(data: ChatIn) -> list[str]:
+    """Give every message of role user as text, the last one being the question. Raises `InvalidRequestError`.
+
+    What assistant, system and tool messages say is not read: it may quote documents under another Tag, and it asks
+    nothing.
+    """
+    asked: list[str] = []
+    for message in data.messages:
         if message.role != "user":
             continue
         if isinstance(message.content, str):
-            return message.content
-        parts = [str(part.get("text", "")) for part in message.content or [] if part.get("type") == "text"]
-        return "\n".join(parts)
-    raise InvalidRequestError(
-        "no message of role `user`", param="messages", hint="add the question as the last message"
-    )
+            asked.append(message.content)
+        else:
+            parts = [str(part.get("text", "")) for part in message.content or [] if part.get("type") == "text"]
+            asked.append("\n".join(parts))
+    if not asked:
+        raise InvalidRequestError(
+            "no message of role `user`", param="messages", hint="add the question as the last message"
+        )
+    return asked
 
 
 def annotations(out: AnswerOut) -> list[dict[str, Any]]:
@@ -125,7 +133,7 @@ def annotations(out: AnswerOut) -> list[dict[str, Any]]:
     return [each for _, each in sorted(placed, key=lambda item: item[0])]
 
 
-def extras(out: AnswerOut, collection: str, left_out: list[str]) -> dict[str, Any]:
+def extras(out: AnswerOut, collection: str, left_out: list[str], earlier: str) -> dict[str, Any]:
     """Give what stands under `domicile` on the message, and on exactly one delta of a stream."""
     return {
         "receipt": out.receipt,
@@ -139,5 +147,6 @@ def extras(out: AnswerOut, collection: str, left_out: list[str]) -> dict[str, An
         "citations": [{k: v for k, v in msgspec.to_builtins(each).items() if k != "url"} for each in out.citations],
         "withheld": out.withheld,
         "unreached": out.unreached,
-        "ignored": left_out,
+        "ignored": [*left_out, *out.ignored],
+        "earlier": earlier or None,
     }

@@ -68,7 +68,7 @@ def test_headers_tell_a_client_whether_to_come_again() -> None:
         assert problem(code, "x").headers == {"x-should-retry": "false"}
     for code in ("rate_limited", "site_unavailable", "ledger_unavailable", "storage_full"):
         assert int(problem(code, "x").headers["Retry-After"]) >= 1
-    assert problem("rate_limited", "x", retry_after=12.4).headers["Retry-After"] == "12"
+    assert problem("rate_limited", "x", retry_after=12.4).headers["Retry-After"] == "13"  # never too early
     assert problem("not_found", "x").headers == {}
 
 
