@@ -9,6 +9,7 @@ forgotten when other rules are put in force. A clock that was set back is a faul
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -66,6 +67,10 @@ class _State:
     memo: dict[tuple[object, ...], _Entry] = field(default_factory=dict)
 
 
+_judged: ContextVar[tuple["Engine", _State] | None] = ContextVar("judged", default=None)
+"""By which state the story at hand was last ruled on, as the journal keeps what it touched."""
+
+
 class Engine:
     """Rules by one PolicySet over one Fleet. Safe to call from any thread; `decide` does no IO."""
 
@@ -89,8 +94,17 @@ class Engine:
         return self._current(self._clock()).zones
 
     def digests(self) -> dict[str, str]:
-        """Give the digests in force, as every Receipt names them."""
+        """Give the digests in force."""
         state = self._state
+        return {"policy": state.policy.digest, "zones": state.zones.digest, "fleet": self.fleet.digest}
+
+    def judged(self) -> dict[str, str]:
+        """Give the digests by which the story at hand was last ruled on: rules may have changed while it ran.
+
+        A story is a task or a thread with its context; where it asked nothing yet, those in force.
+        """
+        last = _judged.get()
+        state = last[1] if last is not None and last[0] is self else self._state
         return {"policy": state.policy.digest, "zones": state.zones.digest, "fleet": self.fleet.digest}
 
     def swap(self, policy: PolicySet, zones: Zones) -> None:
@@ -141,6 +155,7 @@ class Engine:
         """
         started, now = time.monotonic(), self._clock()
         state = self._current(now)
+        _judged.set((self, state))
         if not ask.tags:
             raise PolicyError("an Ask without a Tag cannot be ruled on", hint="name the Tags of the data")
         dies = now + timedelta(seconds=LIFETIME)

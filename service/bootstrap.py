@@ -225,7 +225,7 @@ async def domicile(
             database,
             logkey.LogKey.load_or_create(settings.path / "keys" / "ledger.key"),
             origin=origin_of(settings),
-            digests=engine.digests,
+            digests=engine.judged,
             software=_software(),
             mirror=settings.path / "keys" / "ledger.checkpoint",
             witnesses=partial(witnesses, settings.path),

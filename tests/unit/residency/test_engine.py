@@ -1,3 +1,4 @@
+import asyncio
 import threading
 import time
 from datetime import timedelta
@@ -312,6 +313,27 @@ def test_rules_that_name_a_site_outside_the_fleet_change_nothing() -> None:
     with pytest.raises(PolicyError, match="lyon"):
         court.swap(PolicySet({**policy().files, "own.cedar": text}, zones()), zones())
     assert court.policy is policy()
+
+
+async def test_a_story_that_began_under_other_rules_is_recorded_by_the_rules_it_was_judged_by() -> None:
+    court = engine()
+    old, new = policy().digest, amended("a tenant's own data", "own data").digest
+
+    async def story(go: asyncio.Event, *, asks: bool) -> str:
+        if asks:
+            court.decide(ask())
+        await go.wait()
+        return court.judged()["policy"]
+
+    go = asyncio.Event()
+    stories = [asyncio.create_task(story(go, asks=asks)) for asks in (True, False)]
+    await asyncio.sleep(0)
+    court.swap(amended("a tenant's own data", "own data"), zones())
+    go.set()
+    assert await asyncio.gather(*stories) == [old, new]
+    court.decide(ask())
+    assert court.judged() == court.digests()
+    assert engine().judged()["policy"] == old
 
 
 def test_rules_swapped_under_load_never_mix() -> None:
