@@ -315,4 +315,3 @@ async def test_two_that_tend_at_once_do_no_harm(care: Care) -> None:
     assert len([event for event in care.events() if event["event"] == "horizon"]) == 1
     await dek_of(care.house, kept)
     assert timedelta(seconds=HORIZON) == care.house.erasure.horizon
-    assert isinstance(care.tending._keyring._keks, Keks) and callable(verify)
