@@ -1,1 +1,1 @@
-"""The corridor: every way by which data can leave the process, and nothing else; `service/bootstrap.py` alone opens it."""
+"""The corridor: every way by which data can leave the process; `service/bootstrap.py` alone opens it."""

@@ -1,4 +1,4 @@
-"""Moving a Document: ruled on at both ends, copied, checked, switched, forgotten at the old Site; recorded each step."""
+"""Moving a Document: ruled on at both ends, copied, checked, switched, forgotten at the old Site."""
 
 import json
 from collections.abc import AsyncIterator

@@ -1,1 +1,1 @@
-"""Bodies of the `Generator` port: `openai_like`; the extractive answerer leaves no process, see `service/grounding.py`."""
+"""Bodies of the `Generator` port; the extractive answerer leaves no process, see `service/grounding.py`."""
