@@ -18,7 +18,8 @@ from residency.database import Database, metadata
 from residency.envelope import PassageBody, PassageSealer
 from residency.frames import open_file, seal_file
 from residency.keyring import Keyring
-from residency.keystore import DekRow, Keystore
+from residency.keyrows import DekRow
+from residency.keystore import Keystore
 from residency.lexicon import Lexicon
 from residency.outlets.keys.file import FileKeys
 from residency.ports import KekRef

@@ -15,7 +15,8 @@ import sqlalchemy as sa
 
 from residency.database import Database
 from residency.errors import KeyRefusedError, KeyringError, RouteError, SiteError
-from residency.keystore import WRAP_LIMIT, DekRow, KekState, Keystore
+from residency.keyrows import DekRow, KekState
+from residency.keystore import WRAP_LIMIT, Keystore
 from residency.ports import KekRef, KeyProvider
 from residency.route import Route
 from residency.seal import NO_TAG, KeyContext, new_key
@@ -26,6 +27,14 @@ HORIZON: Final = 30 * 86_400.0
 """Seconds that a retired version is kept at most, unless told otherwise; as long may backups of the database live."""
 
 T = TypeVar("T")
+Providers = Mapping[str, KeyProvider]
+"""Key providers by Site id."""
+Also = Callable[[sa.Connection], object]
+"""What is done in the same commit."""
+
+
+def nothing(_: sa.Connection) -> None:
+    """Do nothing in the same commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +50,7 @@ class Keks:
     """KEKs as rows and at their providers. `providers` by Site id."""
 
     def __init__(
-        self, database: Database, store: Keystore, providers: Mapping[str, KeyProvider], horizon: float = HORIZON
+        self, database: Database, store: Keystore, providers: Providers, horizon: float = HORIZON
     ) -> None:
         self._database = database
         self._store = store
@@ -94,9 +103,7 @@ class Keks:
         await self._database.run(self._store.retire, ref, self._horizon)  # refused by the store while any is left
         return Stride(moved, refused, None)
 
-    async def destroy(
-        self, route_erase: Route, kek_id: bytes, version: int, also: Callable[[sa.Connection], object] = lambda _: None
-    ) -> None:
+    async def destroy(self, route_erase: Route, kek_id: bytes, version: int, also: Also = nothing) -> None:
         """Destroy a retired KEK version for ever, when its time has come: old copies of the database no longer open.
 
         `also` is done in the commit that notes it. Raises `KeyringError` saying what it waits for.

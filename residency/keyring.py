@@ -10,7 +10,7 @@ does not answer is `KeyringError`. Nothing falls back to plaintext.
 import asyncio
 import hmac
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 import sqlalchemy as sa
@@ -19,9 +19,10 @@ from residency.database import Database
 from residency.errors import KeyRefusedError, KeyringError, SealedError
 from residency.frames import open_file, seal_file
 from residency.journal import Touch, note
-from residency.keks import BATCH, HORIZON, Keks, Stride, committed, demand
-from residency.keystore import DekRow, KekState, Keystore
-from residency.ports import KekRef, KeyProvider
+from residency.keks import HORIZON, Also, Keks, Providers, Stride, committed, demand, nothing
+from residency.keyrows import DekRow, KekState
+from residency.keystore import Keystore
+from residency.ports import KekRef
 from residency.rotation import Rotation, digest, make
 from residency.route import Action, Route
 from residency.seal import (
@@ -56,12 +57,7 @@ class Keyring:
     """
 
     def __init__(
-        self,
-        database: Database,
-        providers: Mapping[str, KeyProvider],
-        *,
-        mac_key: bytes = b"",
-        horizon: float = HORIZON,
+        self, database: Database, providers: Providers, *, mac_key: bytes = b"", horizon: float = HORIZON
     ) -> None:
         self._database = database
         self._store = Keystore(database)
@@ -284,15 +280,11 @@ class Keyring:
         self.empty()
         return result
 
-    async def stride(
-        self, route_store: Route, route_open: Route, ref: KekRef, after: bytes = b"", size: int = BATCH
-    ) -> Stride:
+    async def stride(self, route_store: Route, route_open: Route, ref: KekRef, after: bytes = b"") -> Stride:
         """Take one step of a rewrap of one retiring KEK version; whoever walks shows fresh Routes in time."""
-        return await self._keks.stride(route_store, route_open, ref, after, size)
+        return await self._keks.stride(route_store, route_open, ref, after)
 
-    async def destroy(
-        self, route_erase: Route, kek_id: bytes, version: int, also: Callable[[sa.Connection], object] = lambda _: None
-    ) -> None:
+    async def destroy(self, route_erase: Route, kek_id: bytes, version: int, also: Also = nothing) -> None:
         """Destroy a retired KEK version for ever once its time has come: old copies of the database no longer open.
 
         `also` is done in the commit that notes it.

@@ -214,11 +214,11 @@ class KeyProvider(Protocol):
         ...
 
     async def destroy(self, route: Route, kek: KekRef) -> None:
-        """Destroy this version for ever; where versions can only go in order, `KeyringError` while an older one lives."""
+        """Destroy this version for ever; where they can only go in order, `KeyringError` while an older one lives."""
         ...
 
     async def roll(self, keks: Sequence[KekRef]) -> dict[str, Any]:
-        """Replace the root that this provider seals its KEKs under, if it has one of ours; `keks` are all that it holds.
+        """Replace the root that this provider seals its KEKs under, if it has one; `keks` are all that it holds.
 
         No tenant's key leaves or is used, so it needs no Route. Empty where there is no such root.
         """

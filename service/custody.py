@@ -18,7 +18,7 @@ from residency.engine import Engine
 from residency.errors import KeyringError
 from residency.journal import Touch, recording
 from residency.keyring import Keyring
-from residency.keystore import KekState
+from residency.keyrows import KekState
 from residency.ledger import Ledger
 from residency.ports import KekRef
 from residency.receipt import Draft

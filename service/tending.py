@@ -15,7 +15,7 @@ from ingestion.promises import Promises
 from residency.database import Database
 from residency.errors import DomicileError
 from residency.keyring import Keyring
-from residency.keystore import KekState
+from residency.keyrows import KekState
 from service.custody import Custody
 
 log = logging.getLogger(__name__)
