@@ -24,6 +24,7 @@ VERBS = {
     "ingest": ("service.cli.data", "Take files and folders in."),
     "search": ("service.cli.data", "Find passages."),
     "ask": ("service.cli.data", "Ask a question."),
+    "eval": ("service.cli.evaluation", "Judge search and answers by a file of questions."),
     "documents": ("service.cli.data", "List documents, their states and places."),
     "move": ("service.cli.sites", "Take a document to another Site."),
     "erase": ("service.cli.data", "Forget a document, with a certificate."),

@@ -374,3 +374,22 @@ def test_work_ends_when_nothing_is_waiting(home: Path, tmp_path: Path) -> None:
     assert row["state"] == "sealed"
     run("work", "--once", home=home)
     assert rows(home)["later.txt"]["state"] == "live"
+
+
+def test_an_evaluation_prints_figures_keeps_them_and_compares(home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "swift.jsonl"
+    place = {"document": "swift.txt", "quote": "first of May"}
+    cases = [
+        {"language": "en", "question": "When does the swift come back?", "expect": place},
+        {"language": "en", "question": "Who won the chess olympiad?", "expect": "unanswerable"},
+    ]
+    file.write_text("".join(json.dumps(case) + "\n" for case in cases))
+    found = told("eval", str(file), "--out", str(tmp_path / "out"), home=home)
+    assert found["summary"]["all"]["questions"] == 2
+    assert found["summary"]["en"]["exact_quotes"] == 1
+    assert found["before"] is None
+    assert "swift" not in json.dumps(found["rows"]).replace("swift-", "")
+    assert (tmp_path / "out" / "swift.svg").read_text().startswith("<svg")
+    done = run("eval", str(file), "--out", str(tmp_path / "out"), home=home)
+    assert "wrong_refusals" in done.stderr
+    assert "change against the last run" in done.stderr
