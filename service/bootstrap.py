@@ -677,8 +677,7 @@ def _secret(base: Path, options: Mapping[str, object]) -> str:
 
 def origin_of(settings: Settings) -> str:
     """Give the name that the Ledger signs under: host and epoch."""
-    host = settings.public_url.partition("://")[2]
-    return f"{host}/ledger/{logkey.epoch(settings.path / 'keys' / 'ledger.epoch')}"
+    return f"{settings.ledger_name}/ledger/{logkey.epoch(settings.path / 'keys' / 'ledger.epoch')}"
 
 
 def public_keys(settings: Settings) -> list[dict[str, str]]:

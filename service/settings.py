@@ -39,6 +39,8 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Port to listen on."""
     public_url: str = ""
     """Address that people reach it by; citations link there. Empty: http://host:port."""
+    ledger_name: str = ""
+    """Name that the Ledger signs under, before `/ledger/<epoch>`. Empty: `public_url` without its scheme."""
     secure_cookies: bool = False
     """Whether portal cookies demand HTTPS; set it behind TLS."""
 
@@ -163,6 +165,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def public_url(self) -> str:
         """Address that links in citations begin with; never taken from a Host header."""
         return (self.server.public_url or f"http://{self.server.host}:{self.server.port}").rstrip("/")
+
+    @property
+    def ledger_name(self) -> str:
+        """Name that the Ledger signs under, without its epoch."""
+        return self.server.ledger_name or self.public_url.partition("://")[2]
 
 
 def load(home: str | Path | None = None, *, environ: Mapping[str, str] | None = None) -> Settings:

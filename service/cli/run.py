@@ -1,15 +1,23 @@
 """`domicile init|serve|work|migrate`: setting up and running."""
 
 import asyncio
+import logging
 import shutil
 import signal
-import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
+from residency.errors import DomicileError
 from service.cli.common import home_option, in_house, people, run
+from service.errors import HomeError
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.house import House
 
 
 @click.command()
@@ -52,17 +60,33 @@ def serve(settings: Settings, host: str, port: int, tenant: str) -> None:
 
     from service.accounts import SCOPES, SIGN_IN_SECONDS
     from service.app import create_app
-    from service.bootstrap import office, rules, tripwire
+    from service.bootstrap import domicile, office, rules, tripwire
 
-    server = settings.server
-    chosen = msgspec.structs.replace(
-        settings, server=msgspec.structs.replace(server, host=host or server.host, port=port or server.port)
+    server = msgspec.structs.replace(
+        settings.server,
+        host=host or settings.server.host,
+        port=port or settings.server.port,
+        ledger_name=settings.ledger_name,  # a port of the day must not give the log another name: trust files hold it
     )
+    chosen = msgspec.structs.replace(settings, server=server)
     tripwire(chosen, rules(chosen)[2]).install()
     with office(chosen) as accounts:
         accounts.ensure_tenant(tenant, ceiling=chosen.here.default_ceiling, zone=chosen.here.zone)
         token = accounts.issue(tenant, scopes=SCOPES, kind="signin", lifetime=SIGN_IN_SECONDS)
-    app = create_app(chosen)
+    faults: list[DomicileError] = []
+
+    @asynccontextmanager
+    async def built(wanted: Settings) -> AsyncIterator["House"]:
+        """Build the House, and keep why it could not be built: uvicorn would print a trace and no cause."""
+        async with AsyncExitStack() as stack:
+            try:
+                house = await stack.enter_async_context(domicile(wanted))
+            except DomicileError as error:
+                faults.append(error)
+                raise
+            yield house
+
+    app = create_app(chosen, build=built)
     config = uvicorn.Config(
         app,
         host=chosen.server.host,
@@ -74,9 +98,14 @@ def serve(settings: Settings, host: str, port: int, tenant: str) -> None:
         timeout_graceful_shutdown=10,
     )
     running = uvicorn.Server(config)
+    logging.getLogger("uvicorn.error").addFilter(lambda _record: not faults)
+
+    async def serving() -> None:
+        with suppress(SystemExit):  # so uvicorn ends when it cannot start; what to say of it is said below
+            await running.serve()
 
     async def whole() -> None:
-        task = asyncio.create_task(running.serve())
+        task = asyncio.create_task(serving())
         while not running.started and not task.done():  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.05)
         if running.started:
@@ -84,13 +113,20 @@ def serve(settings: Settings, host: str, port: int, tenant: str) -> None:
             people.print(
                 f"Sign in  {chosen.public_url}/sign-in?token={token}   (once, within 15 minutes)", soft_wrap=True
             )
-            people.print(f"API      {chosen.public_url}/v1   description: {chosen.public_url}/api/swagger")
+            people.print(
+                f"API      {chosen.public_url}/v1   description: {chosen.public_url}/api/swagger", soft_wrap=True
+            )
             people.print("Keys     domicile accounts key --tenant " + tenant + " --scope ask --scope upload")
         await task
 
     run(whole())
+    if faults:
+        raise faults[0]
     if not running.started:
-        sys.exit(1)
+        raise HomeError(
+            f"nothing could be served at {chosen.server.host}:{chosen.server.port}",
+            hint="free that port, or give --port another one",
+        )
 
 
 @click.command()

@@ -1,8 +1,10 @@
 """The command line as people run it: every verb, on one home; a few in a process of their own."""
 
+import contextlib
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -14,8 +16,11 @@ from unittest import mock
 import pytest
 
 from residency.egress import watching
+from service.bootstrap import origin_of
 from service.cli import VERBS, main
+from service.errors import HomeError
 from service.homelock import locked
+from service.settings import Settings, load
 from tests.doubles.homes import ROOT
 
 SWIFT = "The swift nests under the eaves of the town hall. It comes back on the first of May.\n"
@@ -233,6 +238,50 @@ def test_a_second_process_on_the_home_gets_a_clear_message(home: Path) -> None:
         assert len(rows(home)) >= 2  # looking at what is there needs no lock
 
 
+# --- serving ---
+
+
+def serve(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run `domicile serve` in a process of its own, for what ends it before it serves."""
+    command = [sys.executable, "-c", "from service.cli import main; main()", "serve", "--home", str(home), *words]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "DOMICILE_MODELS__THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=env, check=False, timeout=120)
+
+
+def test_a_second_server_on_the_home_gets_two_lines_and_no_trace(home: Path) -> None:
+    with locked(home):
+        done = serve(home, "--port", "1")
+    assert done.returncode == 1
+    cause, step = done.stderr.splitlines()
+    assert cause.startswith("Error: this home is in use by `domicile")
+    assert step.startswith("  Next: ")
+
+
+@pytest.mark.enable_socket
+def test_a_port_that_is_taken_is_named_with_a_next_step(home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = serve(home, "--port", str(port))
+    assert done.returncode == 1
+    assert f"Error: nothing could be served at 127.0.0.1:{port}" in done.stderr
+    assert "--port" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Sign in" not in done.stderr
+
+
+def test_a_port_of_the_day_leaves_the_ledger_its_name(home: Path) -> None:
+    seen: list[Settings] = []
+
+    def ended(settings: Settings, **_: Any) -> None:
+        seen.append(settings)
+        raise HomeError("seen enough")
+
+    with mock.patch("service.app.create_app", ended):
+        run("serve", "--port", "9123", home=home, code=1)
+    assert seen[0].public_url == "http://127.0.0.1:9123"
+    assert origin_of(seen[0]) == origin_of(load(home)) == "127.0.0.1:8000/ledger/1"
+
+
 # --- erasing ---
 
 
@@ -323,6 +372,34 @@ def test_sealing_keys_are_listed_rotated_and_rewrapped(home: Path) -> None:
         "no key for AT"
         in run("keys", "rotate", "--tenant", "default", "--jurisdiction", "AT", home=home, code=1).stderr
     )
+
+
+def test_a_retired_key_is_destroyed_in_its_time_and_not_before(home: Path) -> None:
+    of = ("--tenant", "default", "--jurisdiction", "DE")
+    run("keys", "rotate", *of, home=home)
+    assert told("keys", "rewrap", *of, home=home)["left"] == 0
+    retired = [row for row in told("keys", "list", home=home)["keys"] if row["state"] == "retired"]
+    assert retired and all(row["destroy_by"] > row["created"] for row in retired)
+    assert told("keys", "destroy", *of, home=home) == {"destroyed": []}
+    early = run("keys", "destroy", *of, "--version", str(retired[0]["version"]), home=home, code=1)
+    assert "is kept until" in early.stderr
+    database = sqlite3.connect(home / "domicile.sqlite")
+    with contextlib.closing(database):
+        database.execute("UPDATE kek SET due = due - 31 * 86400 WHERE state = 'retired'")
+        database.commit()
+    gone = told("keys", "destroy", *of, home=home)["destroyed"]
+    assert [row["version"] for row in gone] == [row["version"] for row in retired]
+    site = retired[0]["site"]
+    assert "under a new root" in run("keys", "rotate", "--root", site, home=home).stderr
+    assert site in run("keys", "status", home=home).stderr
+    answer = told("ask", "When does the swift come back?", home=home)
+    assert answer["citations"]
+    assert "give --tenant" in run("keys", "rotate", "--root", site, *of, home=home, code=1).stderr
+
+
+def test_public_keys_are_told(home: Path) -> None:
+    (row,) = told("keys", "export-public", home=home)["keys"]
+    assert row["use"] == "ledger" and row["key"] in run("keys", "export-public", home=home).stdout
 
 
 def test_an_api_key_is_printed_once_and_can_be_revoked(home: Path) -> None:

@@ -41,6 +41,13 @@ def test_the_environment_wins_and_its_text_becomes_numbers_and_truths(tmp_path: 
     assert found.path == tmp_path
 
 
+def test_the_ledgers_name_follows_the_public_address_until_it_is_given(tmp_path: Path) -> None:
+    assert load(tmp_path, environ={}).ledger_name == "127.0.0.1:8000"
+    moved = {"DOMICILE_SERVER__PUBLIC_URL": "https://rag.example/"}
+    assert load(tmp_path, environ=moved).ledger_name == "rag.example"
+    assert load(tmp_path, environ=moved | {"DOMICILE_SERVER__LEDGER_NAME": "log.example"}).ledger_name == "log.example"
+
+
 def test_the_environment_may_name_the_home(tmp_path: Path) -> None:
     assert load(environ={"DOMICILE_HOME": str(tmp_path)}).path == tmp_path
     assert load(environ={}).home == ".domicile"
