@@ -1,10 +1,12 @@
 """create_app: Litestar and nothing else; everything it serves comes from the House that `bootstrap` builds."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from importlib.util import find_spec
 
 from litestar import Litestar, Router
 from litestar.exceptions import HTTPException
+from litestar.handlers import ASGIRouteHandler
 from litestar.middleware import DefineMiddleware
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
@@ -23,17 +25,21 @@ from service.portal.pages import on_unknown
 from service.settings import Settings, load
 
 Build = Callable[[Settings], AbstractAsyncContextManager[House]]
+Enter = Callable[[], AbstractAsyncContextManager[None]]
 
 
 def create_app(settings: Settings | None = None, *, build: Build = domicile) -> Litestar:
     """Make the application; the House is built when it starts and closed when it stops."""
     chosen = settings or load()
     quiet_logs()
+    assistants, extras = _assistants(chosen)
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
-        async with build(chosen) as house:
-            app.state.house = house
+        async with AsyncExitStack() as stack:
+            app.state.house = await stack.enter_async_context(build(chosen))
+            for enter in extras:
+                await stack.enter_async_context(enter())
             yield
 
     return Litestar(
@@ -42,6 +48,7 @@ def create_app(settings: Settings | None = None, *, build: Build = domicile) -> 
             livez,
             readyz,
             metrics,
+            *assistants,
             *portal(chosen),
         ],
         lifespan=[lifespan],
@@ -56,6 +63,18 @@ def create_app(settings: Settings | None = None, *, build: Build = domicile) -> 
         openapi_config=openapi(),
         logging_config=None,
     )
+
+
+def _assistants(
+    settings: Settings,
+) -> tuple[list[ASGIRouteHandler], list[Callable[[], AbstractAsyncContextManager[None]]]]:
+    """Give the MCP route, and what must be entered for it, where the extra `[mcp]` is installed."""
+    if find_spec("mcp") is None:
+        return [], []
+    from service.mcp import endpoint
+
+    handler, enter = endpoint(settings)
+    return [handler], [enter]
 
 
 def openapi() -> OpenAPIConfig:

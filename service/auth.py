@@ -30,7 +30,7 @@ class BearerAuth(AbstractAuthenticationMiddleware):
         house: House = connection.app.state.house
         scheme, _, token = connection.headers.get("authorization", "").partition(" ")
         kind = "key"
-        if not token and not connection.url.path.startswith("/v1"):
+        if not token and not connection.url.path.startswith(("/v1", "/mcp")):
             cookie = cookie_name(secure=house.settings.server.secure_cookies)
             kind, scheme, token = "session", "bearer", connection.cookies.get(cookie, "")
         if scheme.lower() != "bearer" or not token.strip():

@@ -67,6 +67,40 @@ def test_the_retriever_raises_a_refusal_with_its_clause() -> None:
     assert caught.value.remedy
 
 
+CITED = PASSAGE | {"index": 1, "quote": PASSAGE["text"], "version": 1}
+
+
+def test_the_query_engine_answers_with_its_sources_and_receipt() -> None:
+    client = runpy.run_path(str(CLIENTS / "llamaindex_retriever.py"))
+    told = {"receipt": "rcp", "abstained": False, "confidence": 0.8, "zones": ["DE"], "withheld": 0}
+    answer = told | {"answer": "At least 16 characters. [1]", "citations": [CITED], "answered_by": "extractive"}
+    service = Service(200, answer)
+    engine = client["DomicileQueryEngine"]("http://service", "key", transport=httpx.MockTransport(service))
+    found = engine.query("How long must a passphrase be?")
+    assert str(found) == "At least 16 characters. [1]"
+    assert found.metadata["receipt"] == "rcp"
+    assert found.source_nodes[0].get_content() == PASSAGE["text"]
+    assert service.calls[0].url.path == "/v1/answers"
+
+
+def test_the_query_engine_raises_a_refusal() -> None:
+    client = runpy.run_path(str(CLIENTS / "llamaindex_retriever.py"))
+    transport = httpx.MockTransport(Service(403, REFUSAL))
+    engine = client["DomicileQueryEngine"]("http://service", "key", transport=transport)
+    with pytest.raises(client["DomicileRefusedError"]):
+        engine.query("anything")
+
+
+def test_the_langchain_retriever_gives_documents_that_say_where_they_come_from() -> None:
+    pytest.importorskip("langchain_core", reason="langchain-core is not part of the tests' environment")
+    client = runpy.run_path(str(CLIENTS / "langchain_retriever.py"))
+    service = Service(200, {"results": [PASSAGE], "withheld": 0, "receipt": "rcp"})
+    retriever = client["DomicileRetriever"](url="http://service", key="key", transport=httpx.MockTransport(service))
+    [found] = retriever.invoke("How long must a passphrase be?")
+    assert found.page_content == PASSAGE["text"]
+    assert (found.metadata["page"], found.metadata["receipt"]) == (5, "rcp")
+
+
 @pytest.fixture
 def chat() -> Callable[[Service], list[str]]:
     client = runpy.run_path(str(CLIENTS / "openai_chat.py"))
