@@ -5,6 +5,7 @@ import io
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
