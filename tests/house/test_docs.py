@@ -120,6 +120,8 @@ def verbs() -> Iterator[tuple[str, click.Command]]:
     for name, (module, _) in VERBS.items():
         command: click.Command = getattr(__import__(module, fromlist=[name]), name)
         if isinstance(command, click.Group):
+            if command.invoke_without_command:
+                yield name, command
             yield from ((f"{name} {inner}", each) for inner, each in command.commands.items())
         else:
             yield name, command
