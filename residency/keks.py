@@ -49,9 +49,7 @@ class Stride:
 class Keks:
     """KEKs as rows and at their providers. `providers` by Site id."""
 
-    def __init__(
-        self, database: Database, store: Keystore, providers: Providers, horizon: float = HORIZON
-    ) -> None:
+    def __init__(self, database: Database, store: Keystore, providers: Providers, horizon: float = HORIZON) -> None:
         self._database = database
         self._store = store
         self._providers = providers

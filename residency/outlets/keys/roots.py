@@ -112,9 +112,7 @@ class Root:
             )
         cost = (raw[5], raw[6], raw[7])
         if any(not 0 < asked <= most for asked, most in zip(cost, COST_LIMIT, strict=True)):
-            raise KeyringError(
-                f"the root key of {self._site} asks for too much work", hint="restore its backup"
-            )
+            raise KeyringError(f"the root key of {self._site} asks for too much work", hint="restore its backup")
         try:
             cipher = self._stretched(raw[8:_PREFIX], cost)
             return _SUITE.open(cipher, raw[_PREFIX : _PREFIX + NONCE], self._aad(raw[:_PREFIX]), raw[_PREFIX + NONCE :])
