@@ -14,12 +14,12 @@ from litestar.openapi.spec import Components, SecurityScheme
 
 from residency.errors import DomicileError
 from service.api.health import livez, metrics, readyz
+from service.api.pacing import told
 from service.api.replies import on_crash, on_deep, on_error, quiet_logs
 from service.api.v1 import v1
 from service.auth import BearerAuth
 from service.bootstrap import domicile
 from service.house import House
-from service.limits import told
 from service.portal import portal
 from service.portal.pages import on_unknown
 from service.settings import Settings, load

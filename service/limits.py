@@ -8,11 +8,7 @@ for themselves, so a fleet of them lets through that many times more.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
-
-from litestar.connection import ASGIConnection
-from litestar.handlers import BaseRouteHandler
-from litestar.types import Message, Scope
+from typing import Final
 
 from service.errors import LimitError
 
@@ -68,21 +64,3 @@ def headers(limit: int, left: int, seconds: float) -> dict[str, str]:
         "RateLimit-Policy": f'"key";q={limit};w={round(WINDOW)}',
         "RateLimit": f'"key";r={left};t={max(1, round(seconds))}',
     }
-
-
-def paced(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-    """Count a call of the API against its key. Raises `LimitError`."""
-    if connection.scope.get("method") != "OPTIONS" and connection.scope.get("user") is not None:
-        allowance = connection.app.state.house.limits.take(connection.user.id)
-        connection.scope.setdefault("state", {})["allowance"] = allowance
-
-
-async def told(message: Message, scope: Scope) -> None:
-    """Put what a key has left on its reply."""
-    allowance = scope.get("state", {}).get("allowance")
-    if message["type"] == "http.response.start" and allowance is not None:
-        made = headers(allowance.limit, allowance.left, allowance.seconds)
-        message["headers"] = [
-            *message.get("headers", ()),
-            *((name.lower().encode(), value.encode()) for name, value in made.items()),
-        ]

@@ -24,12 +24,12 @@ from mcp_types import CallToolResult, TextContent, ToolAnnotations
 from ingestion.errors import NotFoundError
 from residency.decision import Principal, Refusal
 from residency.errors import DomicileError
+from service.api.pacing import paced
 from service.auth import scoped
 from service.catalogue import Page
 from service.errors import LateError
 from service.grounding import fold
 from service.house import House
-from service.limits import paced
 from service.problems import Problem, of_error, of_refusal, problem
 from service.searching import Results, Search
 from service.settings import Settings

@@ -9,6 +9,7 @@ from service.api.openai.embeddings import EmbeddingsController
 from service.api.openai.files import FilesController
 from service.api.openai.models import ModelsController
 from service.api.openai.stores import StoreFilesController, StoresController
+from service.api.pacing import paced
 from service.api.policies import PoliciesController
 from service.api.receipts import ReceiptsController
 from service.api.reports import ReportsController
@@ -16,7 +17,6 @@ from service.api.search import SearchController
 from service.api.sites import SitesController, ZonesController
 from service.api.violations import ViolationsController
 from service.auth import scoped
-from service.limits import paced
 
 
 def v1() -> Router:

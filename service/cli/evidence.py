@@ -115,7 +115,7 @@ def _report(
         made, receipt_id = in_house(settings, story, index=False)
     target = Path(out or made.name)
     target.write_bytes(made.data)
-    people.print(f"{target}  ({len(made.data):,} bytes; receipt {receipt_id})")
+    people.print(f"{target}  ({len(made.data):,} bytes; receipt {receipt_id})", soft_wrap=True)
 
 
 @click.command()
@@ -141,7 +141,7 @@ def receipt(settings: Settings, tenant: str, receipt_id: str, out: str | None, t
         show(bundle)
     else:
         Path(out).write_bytes(msgspec.json.format(msgspec.json.encode(bundle), indent=2) + b"\n")
-        people.print(out)
+        people.print(out, soft_wrap=True)
 
 
 @click.command()

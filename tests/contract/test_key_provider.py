@@ -21,7 +21,7 @@ from tests.doubles.softhsm import softhsm
 
 SITE = "de-frankfurt"
 KEK = KekRef(b"\x30" * 16, 1, "northwind", "DE", SITE)
-STORE, OPEN, ERASE = (route_for(action, SITE) for action in (Action.STORE, Action.OPEN, Action.ERASE))
+STORE, OPEN, ERASE = (route_for(action, SITE, lasting=True) for action in (Action.STORE, Action.OPEN, Action.ERASE))
 
 
 def _file(folder: Path, _: pytest.MonkeyPatch) -> KeyProvider:

@@ -13,9 +13,13 @@ def route_for(
     *,
     seconds: float = 60.0,
     principal: str = "app:test",
+    lasting: bool = False,
 ) -> Route:
-    """Give a Route as the engine would, for `tags` (digests in hex); a negative `seconds` gives an expired one."""
-    return Route(
+    """Give a Route as the engine would, for `tags` (digests in hex); a negative `seconds` gives an expired one.
+
+    `lasting` is for a test file's constants, which are made minutes before they are used: no engine gives such a Route.
+    """
+    made = Route(
         MINT,
         action=action,
         site=site,
@@ -25,3 +29,6 @@ def route_for(
         policies=("test-permit",),
         good_until=time.monotonic() + seconds,
     )
+    if lasting:
+        object.__setattr__(made, "good_until", float("inf"))
+    return made

@@ -26,8 +26,8 @@ SITE = "de-frankfurt"
 KEK = KekRef(b"\x30" * 16, 1, "northwind", "DE", SITE)
 SECOND = replace(KEK, version=2)
 OTHER = KekRef(b"\x31" * 16, 1, "southwind", "DE+FR", SITE)
-STORE, OPEN, ERASE = (route_for(action, SITE) for action in (Action.STORE, Action.OPEN, Action.ERASE))
-SOUTH_STORE, SOUTH_OPEN = (route_for(action, SITE, "southwind") for action in (Action.STORE, Action.OPEN))
+STORE, OPEN, ERASE = (route_for(action, SITE, lasting=True) for action in (Action.STORE, Action.OPEN, Action.ERASE))
+SOUTH_STORE, SOUTH_OPEN = (route_for(action, SITE, "southwind", lasting=True) for action in (Action.STORE, Action.OPEN))
 
 
 @pytest.fixture(autouse=True)

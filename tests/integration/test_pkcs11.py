@@ -19,7 +19,7 @@ from tests.doubles.softhsm import SoftHsm, softhsm
 
 DE, FR = "de-frankfurt", "fr-paris"
 KEK = KekRef(b"\x30" * 16, 1, "northwind", "DE", DE)
-STORE, OPEN, ERASE = (route_for(action, DE) for action in (Action.STORE, Action.OPEN, Action.ERASE))
+STORE, OPEN, ERASE = (route_for(action, DE, lasting=True) for action in (Action.STORE, Action.OPEN, Action.ERASE))
 
 
 @pytest.fixture

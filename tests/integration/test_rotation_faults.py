@@ -24,7 +24,7 @@ from tests.doubles.routes import route_for
 from tests.doubles.softhsm import softhsm
 
 SITE = "fr-lyon"
-STORE, OPEN, ERASE = (route_for(action, SITE, seconds=60) for action in (Action.STORE, Action.OPEN, Action.ERASE))
+STORE, OPEN, ERASE = (route_for(action, SITE, lasting=True) for action in (Action.STORE, Action.OPEN, Action.ERASE))
 COUNT = 12
 
 

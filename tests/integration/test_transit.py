@@ -23,7 +23,7 @@ pytestmark = pytest.mark.enable_socket
 SITE = "de-frankfurt"
 KEK = KekRef(b"\x30" * 16, 1, "northwind", "DE", SITE)
 SECOND = replace(KEK, version=2)
-STORE, OPEN, ERASE = (route_for(action, SITE) for action in (Action.STORE, Action.OPEN, Action.ERASE))
+STORE, OPEN, ERASE = (route_for(action, SITE, lasting=True) for action in (Action.STORE, Action.OPEN, Action.ERASE))
 
 
 def put(path: Path, text: str) -> Path:
