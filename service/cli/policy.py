@@ -135,6 +135,7 @@ def explain(settings: Settings, tenant: str, as_json: bool, action: str | None, 
     for row in rows:
         table.add_row(*row.values())
     people.print(table)
+    people.print(f"in force, as receipts name it: {chosen.digest}", soft_wrap=True)
 
 
 def _tried(

@@ -236,6 +236,8 @@ def proposals(settings: Settings, as_json: bool) -> None:
     if as_json:
         show({"proposals": found})
         return
+    if not found:
+        people.print("0 proposals were made")
     for each in found:
         people.print(
             f"{each['digest'][:23]}…  {each['state']}  proposed by {each['proposed_by']}"
@@ -268,6 +270,7 @@ def _told(made: dict[str, Any], as_json: bool) -> None:
             people.print(f"  {line}", soft_wrap=True)
         if made["state"] == "activated":
             people.print(f"[bold green]In force[/]: {made['digest']}; running services take it over within seconds")
+            people.print(f"Receipts name its rules {made['policy']}", soft_wrap=True)
         else:
             people.print("[bold yellow]Waiting[/]: it permits what was refused, so a second admin must approve it:")
             people.print(f"  domicile policy approve {made['digest'][7:19]} --key-file THEIR-KEY-FILE", soft_wrap=True)

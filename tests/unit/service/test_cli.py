@@ -347,7 +347,9 @@ def test_an_ask_can_be_tried_without_any_data(home: Path) -> None:
 
 
 def test_each_clause_is_explained_with_its_law(home: Path) -> None:
-    found = told("policy", "explain", home=home)["clauses"]
+    whole = told("policy", "explain", home=home)
+    found = whole["clauses"]
+    assert f"in force, as receipts name it: {whole['digest']}" in run("policy", "explain", home=home).stderr
     assert all(row["id"] and row["explain"] and row["law"] for row in found)
 
 
