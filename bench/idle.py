@@ -20,7 +20,7 @@ import httpx  # noqa: E402
 
 from bench.measuring import answer, lend_model, next_task, read_job, tree_memory  # noqa: E402
 from service.accounts import SCOPES  # noqa: E402
-from service.bootstrap import office, prepare  # noqa: E402
+from service.home import office, prepare  # noqa: E402
 from service.settings import load  # noqa: E402
 
 REST = 3.0

@@ -24,8 +24,9 @@ from ingestion.documents import State  # noqa: E402
 from ingestion.intake import Refused  # noqa: E402
 from residency.decision import Principal  # noqa: E402
 from service.answering import Answer, Question  # noqa: E402
-from service.bootstrap import domicile, office, prepare  # noqa: E402
+from service.bootstrap import domicile  # noqa: E402
 from service.cli.common import operator  # noqa: E402
+from service.home import office, prepare  # noqa: E402
 from service.house import House  # noqa: E402
 from service.searching import Results, Search  # noqa: E402
 from service.settings import load  # noqa: E402

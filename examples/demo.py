@@ -28,9 +28,10 @@ from ingestion.intake import Refused  # noqa: E402
 from residency.decision import Principal  # noqa: E402
 from residency.verify import verify  # noqa: E402
 from service.answering import Answer, Question  # noqa: E402
-from service.bootstrap import domicile, office, policies_of, prepare  # noqa: E402
+from service.bootstrap import domicile  # noqa: E402
 from service.cli.common import operator  # noqa: E402
 from service.cli.data import blocks  # noqa: E402
+from service.home import office, policies_of, prepare  # noqa: E402
 from service.house import House  # noqa: E402
 from service.settings import load  # noqa: E402
 

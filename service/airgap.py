@@ -123,7 +123,7 @@ def _child(settings: Settings, folder: Path, sending: int) -> NoReturn:
 
 
 async def _rehearse(settings: Settings, folder: Path, outcome: Outcome) -> None:
-    from service.bootstrap import policies_of, prepare
+    from service.home import policies_of, prepare
     from service.rehearsal import rehearse
 
     here = settings.here

@@ -84,7 +84,7 @@ def _silence(_settings: Settings) -> Finding:
 
 def _policies(settings: Settings) -> Finding:
     from residency.cases import run_cases
-    from service.bootstrap import policies_of
+    from service.home import policies_of
 
     folder = policies_of(settings)
     results = run_cases(folder)
@@ -95,7 +95,7 @@ def _policies(settings: Settings) -> Finding:
 
 
 def _fleet(settings: Settings) -> Finding:
-    from service.bootstrap import rules
+    from service.home import rules
 
     fleet = rules(settings)[2]
     listed = ", ".join(f"{site.id} ({site.zone})" for site in fleet.sites.values())
@@ -119,7 +119,7 @@ def _database(settings: Settings) -> Finding:
 
 
 def _model(_settings: Settings) -> Finding:
-    from service.bootstrap import bundled_digest
+    from service.outfitting import bundled_digest
 
     return Finding("model", "ok", f"the bundled model's files match {bundled_digest()[:23]}…")
 

@@ -9,8 +9,9 @@ from ingestion.documents import State
 from residency.decision import Principal
 from service.accounts import ACTIVITIES, SCOPES
 from service.answering import Answer, Question
-from service.bootstrap import domicile, office
+from service.bootstrap import domicile
 from service.errors import HomeError
+from service.home import office
 from service.settings import Settings
 
 TENANT: Final = "rehearsal"

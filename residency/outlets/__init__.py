@@ -1,1 +1,1 @@
-"""The corridor: every way by which data can leave the process; `service/bootstrap.py` alone opens it."""
+"""The corridor: every way by which data can leave the process; only `service/outfitting.py` opens it."""

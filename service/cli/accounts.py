@@ -3,8 +3,8 @@
 import rich_click as click
 
 from service.accounts import SCOPES
-from service.bootstrap import office
 from service.cli.common import home_option, json_option, show
+from service.home import office
 from service.settings import Settings
 
 
@@ -38,7 +38,7 @@ def key(settings: Settings, as_json: bool, tenant: str, scopes: tuple[str, ...],
 @click.option("--zone", default="", help="Where its people ask from; default: this machine's zone.")
 def tenant(settings: Settings, name: str, ceiling: str, zone: str) -> None:
     """Make a tenant, or change its ceiling."""
-    from service.bootstrap import rules
+    from service.home import rules
 
     zones = rules(settings)[0]
     wanted = [zones.check(code.strip()) for code in ceiling.split(",") if code.strip()]

@@ -63,7 +63,9 @@ def in_house(settings: Settings, story: Callable[..., Awaitable[T]], *, index: b
     """Build the house, run the story in it, close the house."""
 
     async def whole() -> T:
-        from service.bootstrap import domicile, rules, tripwire
+        from service.bootstrap import domicile
+        from service.home import rules
+        from service.outfitting import tripwire
 
         tripwire(settings, rules(settings)[2]).install()
         async with domicile(settings, index=index, work=work) as house:

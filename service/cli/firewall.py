@@ -18,8 +18,9 @@ def firewall(settings: Settings, form: str, resolvers: tuple[str, ...], account:
     Names of the Fleet are looked up here and now: run it where the service runs, and again when an address changes.
     """
     from residency.egress import addresses
-    from service.bootstrap import destinations, rules
     from service.firewall import nft, openings, systemd
+    from service.home import rules
+    from service.outfitting import destinations
 
     fleet = rules(settings)[2]
     open_to = openings(destinations(settings, fleet), addresses)

@@ -128,7 +128,7 @@ def destroy(settings: Settings, tenant: str, jurisdiction: str, version: int | N
 @json_option
 def export_public(settings: Settings, as_json: bool) -> None:
     """Print the public keys that others check or seal with: the ledger's, and those of write-only intake."""
-    from service.bootstrap import public_keys
+    from service.home import public_keys
 
     found = public_keys(settings)
     if as_json:

@@ -94,7 +94,7 @@ def check(settings: Settings, as_json: bool) -> None:
 
     Needs no other process to stop; what is written meanwhile may show as a fault of the ends, so check again then.
     """
-    from service.bootstrap import inspection
+    from service.home import inspection
 
     with Progress(console=people, transient=True) as bar:
         task = bar.add_task("entries", total=None)
@@ -117,7 +117,7 @@ def epoch(settings: Settings, begin: bool) -> None:
     A database that was set back contradicts what was signed; the old name may then never be signed under again.
     Stop the service first, hand the new public key line to everybody who checks, and say why.
     """
-    from service.bootstrap import begin_epoch, origin_of
+    from service.home import begin_epoch, origin_of
 
     if begin:
         click.echo(f"The ledger goes on as {begin_epoch(settings)}.")
@@ -193,7 +193,7 @@ def witness(
 
 
 async def _fetched(made: Any, log: notes.Verifier, url: str, key: str, trust_root: str | None) -> str:
-    from service.bootstrap import ledger_line
+    from service.outfitting import ledger_line
 
     async with ledger_line(url, key=key, trust_root=Path(trust_root) if trust_root else None) as line:
         old = made.seen(log.name).size

@@ -40,7 +40,7 @@ policy.add_command(proposals)
 def check(settings: Settings, as_json: bool, folder: Path | None) -> None:
     """Load, validate and lint the rules, run the worked cases, and hold the invariants over Tag × Site × Action."""
     from residency.trial import examine
-    from service.bootstrap import office, policies_of, rules
+    from service.home import office, policies_of, rules
 
     fleet = rules(settings)[2]
     book = Rulebook.read(folder or policies_of(settings))
@@ -119,7 +119,7 @@ def explain(settings: Settings, tenant: str, as_json: bool, action: str | None, 
     if action is not None:
         _tried(settings, tenant, as_json, action, **told)
         return
-    from service.bootstrap import rules
+    from service.home import rules
 
     chosen = rules(settings)[1]
     rows = [

@@ -41,7 +41,7 @@ def ticking(what: str) -> Iterator[Callable[[int, int], None]]:
 def diff(settings: Settings, as_json: bool, old: Path, new: Path) -> None:
     """Count and list what NEW would newly permit and newly refuse, over this fleet and the documents held."""
     from residency.trial import consequence
-    from service.bootstrap import database_of, office, rules
+    from service.home import database_of, office, rules
 
     zones, _, fleet = rules(settings)
     now = datetime.now(UTC)

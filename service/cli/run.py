@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--tenant", default="default", show_default=True, help="First tenant.")
 def init(home: str, zone: str, operator: str, fleet_file: str | None, tenant: str) -> None:
     """Set up a home: keys, database, policies, model. Doing it again changes nothing that is there."""
-    from service.bootstrap import office, prepare
+    from service.home import office, prepare
     from service.settings import load
 
     folder = Path(home).expanduser()
@@ -60,7 +60,9 @@ def serve(settings: Settings, host: str, port: int, tenant: str) -> None:
 
     from service.accounts import SCOPES, SIGN_IN_SECONDS
     from service.app import create_app
-    from service.bootstrap import domicile, office, rules, tripwire
+    from service.bootstrap import domicile
+    from service.home import office, rules
+    from service.outfitting import tripwire
 
     server = msgspec.structs.replace(
         settings.server,

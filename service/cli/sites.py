@@ -57,7 +57,9 @@ def probe(settings: Settings, as_json: bool, names: tuple[str, ...]) -> None:
     Embedded shards belong to the process that serves: of a Site that has one, what that process found is shown.
     Ends with 4 when a Site is closed.
     """
-    from service.bootstrap import lookout, rules, tripwire
+    from service.bootstrap import lookout
+    from service.home import rules
+    from service.outfitting import tripwire
 
     fleet = rules(settings)[2]
     chosen = [fleet.site(name) for name in names] or list(fleet.sites.values())
@@ -104,8 +106,8 @@ def certify(
 
     Run again it renews what is about to end and leaves the rest. Keep each root.key where this machine cannot read it.
     """
-    from service.bootstrap import rules
     from service.certifying import Wishes, certify
+    from service.home import rules
 
     pairs = []
     for text in hosts:
@@ -216,7 +218,7 @@ def move(settings: Settings, tenant: str, as_json: bool, document_id: str, site:
 
 def _recorded(settings: Settings) -> list[dict[str, Any]]:
     """Give every Site as the last recorded probe left it."""
-    from service.bootstrap import database_of, rules
+    from service.home import database_of, rules
     from service.probing import known
 
     fleet = rules(settings)[2]

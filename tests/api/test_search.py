@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.bootstrap import office
+from service.home import office
 from tests.doubles.serving import Served, live
 
 pytestmark = pytest.mark.enable_socket

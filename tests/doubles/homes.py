@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from service.bootstrap import office, prepare
+from service.home import office, prepare
 from service.settings import Settings, load
 
 ROOT = Path(__file__).parents[2]

@@ -23,8 +23,9 @@ from typing import TypeVar
 import httpx
 
 from residency.fleet import Fleet
-from service.bootstrap import destinations, rules
 from service.firewall import nft, openings
+from service.home import rules
+from service.outfitting import destinations
 from service.settings import Settings
 from tests.doubles import qdrant_http
 from tests.doubles.certificates import authority

@@ -92,7 +92,7 @@ def test_only_the_composition_root_opens_the_corridor() -> None:
         for name in shipped()
         if not name.startswith("residency/outlets/") and "outlets" in _imported(ROOT / name, "residency")
     }
-    assert found == {"service/bootstrap.py"}
+    assert found == {"service/bootstrap.py", "service/outfitting.py"}
 
 
 def _architecture() -> str:

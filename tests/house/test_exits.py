@@ -23,7 +23,7 @@ WRITERS = {
     "residency/outlets/shards/edge_store.py": "the shard's own folder and manifest",
     "residency/outlets/embedders/onnx_export.py": "the exported model, which holds no document",
     "service/airgap.py": "a throwaway home in memory, with a text of our own",
-    "service/bootstrap.py": "a new home: settings and service key",
+    "service/home.py": "a new home: settings and service key",
     "service/certifying.py": "certificates and their keys",
     "service/homelock.py": "who holds the home",
     "service/rulemaking.py": "rules put in force",

@@ -42,7 +42,7 @@ LEAKS = {
 def folder(tmp_path: Path, onnx_model: Path) -> Path:
     """A home with the exported model, whose database knows its steward."""
     made = home(tmp_path / "home", onnx_model, fleet=None)
-    from service.bootstrap import office
+    from service.home import office
 
     with office(settings(made)) as accounts:
         accounts.ensure_tenant("default", ceiling=("EEA",), zone="DE")

@@ -10,8 +10,9 @@ from ingestion.claims import Claim
 from ingestion.documents import State
 from ingestion.intake import Taken
 from service.answering import Answer, Question
-from service.bootstrap import domicile, office
+from service.bootstrap import domicile
 from service.cli.common import operator
+from service.home import office
 from service.house import House
 from tests.doubles.homes import home, settings
 from tests.doubles.openai_http import OpenAIEndpoint

@@ -10,8 +10,9 @@ import pytest
 from ingestion.claims import Claim
 from ingestion.intake import Taken
 from residency.errors import KeyringError
-from service.bootstrap import domicile, office, prepare
+from service.bootstrap import domicile
 from service.cli.common import operator
+from service.home import office, prepare
 from service.house import House
 from service.searching import Results, Search
 from tests.doubles.bao_http import OPERATOR, SERVICE, BaoDouble, bao

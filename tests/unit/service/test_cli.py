@@ -17,9 +17,9 @@ from unittest import mock
 import pytest
 
 from residency.egress import watching
-from service.bootstrap import origin_of
 from service.cli import VERBS, main
 from service.errors import HomeError
+from service.home import origin_of
 from service.homelock import locked
 from service.settings import Settings, load
 from tests.doubles.homes import ROOT

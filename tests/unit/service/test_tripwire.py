@@ -9,9 +9,10 @@ from prometheus_client import generate_latest
 from residency.egress import UndeclaredError
 from residency.fleet import Fleet
 from residency.zones import Zones
-from service.bootstrap import _own_loop, domicile, tripwire
+from service.bootstrap import _own_loop, domicile
 from service.errors import HomeError
 from service.metering import REGISTRY, UNEXPECTED
+from service.outfitting import tripwire
 from service.settings import parse
 
 POLICIES = Path(__file__).parents[3] / "policies"
