@@ -99,7 +99,7 @@ def head(report: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         ("Generated", moment(found["generated"])),
         ("Asked for by", found["requested_by"]),
         ("Report number", found["id"]),
-        ("Software", f"Domicile {found['software']}"),
+        ("Software", found["software"]),
     )
     return tuple((name, value) for name, value in rows if value)
 
