@@ -95,9 +95,9 @@ def _json(bundle: Mapping[str, Any]) -> bytes:
 
 FORMATS: Final[dict[str, tuple[str, Callable[[Mapping[str, Any]], bytes]]]] = {
     "json": ("application/json", _json),
-    "html": ("text/html; charset=utf-8", html.page),
+    "html": ("text/html", html.page),
     "pdf": ("application/pdf", pdf.document),
-    "csv": ("text/csv; charset=utf-8", sheets.csv_file),
+    "csv": ("text/csv", sheets.csv_file),
     "xlsx": ("application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", sheets.workbook),
 }
 """Media type and drawing of each format."""

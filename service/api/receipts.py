@@ -32,14 +32,14 @@ class ReceiptsController(Controller):
     async def checkpoint(self, request: Asking) -> Response[str]:
         """Give the newest signed checkpoint (C2SP tlog-checkpoint)."""
         house = house_of(request)
-        return Response(await house.database.run(house.ledger.checkpoint), media_type="text/plain; charset=utf-8")
+        return Response(await house.database.run(house.ledger.checkpoint), media_type="text/plain")
 
     @get("/ledger/proof/{index:int}", opt={"scope": "any"}, operation_id="inclusionProof")
     async def proof(self, request: Asking, index: FromPath[int]) -> Response[str]:
         """Give the inclusion proof of one leaf (C2SP tlog-proof)."""
         house = house_of(request)
         text = await house.database.run(house.ledger.proof, index)
-        return Response(text, media_type="text/plain; charset=utf-8")
+        return Response(text, media_type="text/plain")
 
     @get("/ledger/consistency", opt={"scope": "any"}, operation_id="consistencyProof")
     async def consistency(self, request: Asking, old: FromQuery[int], new: FromQuery[int]) -> dict[str, Any]:
@@ -76,4 +76,4 @@ class ReceiptsController(Controller):
     @get("/ledger/key", opt={"scope": "any"}, operation_id="ledgerKey")
     async def key(self, request: Asking) -> Response[str]:
         """Give the Ledger's public key as a C2SP vkey line."""
-        return Response(house_of(request).ledger.vkey + "\n", media_type="text/plain; charset=utf-8")
+        return Response(house_of(request).ledger.vkey + "\n", media_type="text/plain")

@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
+import msgspec
 import structlog
 from litestar import Litestar, Request, Response
 from litestar.datastructures import State
@@ -84,7 +85,13 @@ def on_http(request: Request[Any, Any, State], error: HTTPException) -> Response
         "method_not_allowed": "This path does not serve that method.",
         "too_large": "The body is larger than this call takes.",
     }.get(code, _shape(error))
-    made = problem(code, detail, instance=_place(request), request_id=request_id(request))
+    hint = {
+        "not_found": "see GET /api/openapi.json for what there is",
+        "method_not_allowed": "see GET /api/openapi.json for the methods of each path",
+        "too_large": "send less at once",
+        "invalid_request": "compare the request with GET /api/openapi.json",
+    }.get(code, "")
+    made = problem(code, detail, hint=hint, instance=_place(request), request_id=request_id(request))
     return reply(Problem(made.status, made.body, {**made.headers, **dict(error.headers or {})}))
 
 
@@ -119,21 +126,27 @@ def _shape(error: HTTPException) -> str:
     extra = error.extra
     if isinstance(extra, list) and extra and isinstance(extra[0], dict):
         return "; ".join(f"{item.get('key', '')}: {item.get('message', '')}".strip(": ") for item in extra[:3])
-    cause = error.__cause__
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, msgspec.DecodeError):
+        cause = cause.__cause__ or cause.__context__
     text = str(cause or error.detail)
-    return text if "Object " in text or "Expected" in text else "The request cannot be understood."
+    if "Object " in text or "Expected" in text:
+        return text
+    if cause is not None:  # says what and at which byte, never which text
+        return f"The body is no JSON: {text}."
+    return "The request cannot be understood."
 
 
 def documents_of(filters: dict[str, Any] | None) -> tuple[str, ...] | None:
     """Read `{"documents": [...]}`; anything else is refused rather than ignored."""
-    if filters is None:
+    if not filters:
         return None
     unknown = set(filters) - {"documents"}
     if unknown:
         raise InvalidRequestError(
             f"unknown filter `{sorted(unknown)[0]}`", param="filters", hint='known: {"documents": ["<id>", …]}'
         )
-    names = filters.get("documents", [])
+    names = filters["documents"]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InvalidRequestError("`filters.documents` is a list of ids", param="filters.documents")
     return tuple(names)

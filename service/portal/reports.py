@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Controller, Response, get
+from litestar import Controller, Response, get, post
 from litestar.params import FromPath, FromQuery, QueryParameter
 from markupsafe import Markup
 
@@ -27,12 +27,12 @@ class ReportPages(Controller):
     async def reports(self, request: Asking, since: Since = "", until: Until = "") -> Response[str]:
         """Choose a period; with one chosen, show its report. A report is itself recorded before it is shown."""
         today = datetime.now(UTC).date()
-        body = ""
+        body, house = "", house_of(request)
+        found = await house.database.run(house.violations.listing, request.user.tenant)
         if since or until:
             begin, end = period(since, until, datetime.now(UTC))
             principal = request.user
-            reporting = house_of(request).reporting
-            bundle = await reporting.residency(principal.tenant, begin, end, requested_by=principal.id)
+            bundle = await house.reporting.residency(principal.tenant, begin, end, requested_by=principal.id)
             body = html.fragment(bundle)
         return page(
             request,
@@ -40,8 +40,16 @@ class ReportPages(Controller):
             since=since or today.replace(day=1).isoformat(),
             until=until or today.isoformat(),
             body=Markup(body),  # noqa: S704 - drawn and escaped by the report's own templates
+            violations=[each for each in found if each.resolved is None],
             formats=[form for form in ("pdf", "html", "xlsx", "csv", "json") if form in FORMATS],
         )
+
+    @post("/reports/violations/{violation_id:str}", opt={"scope": "report"})
+    async def acknowledge(self, request: Asking, violation_id: FromPath[str]) -> Response[Any]:
+        """Say that an officer has seen a violation; recorded in the Ledger."""
+        house, who = house_of(request), request.user
+        await house.database.run(house.violations.acknowledge, who.tenant, violation_id, by=who.id)
+        return go(request, "/reports")
 
     @get("/reports/file", opt={"scope": "report"})
     async def file(

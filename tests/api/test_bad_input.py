@@ -329,3 +329,10 @@ def test_a_path_and_a_method_that_are_not_served_say_so(client: httpx.Client) ->
     reply = client.patch("/v1/search")
     problem(reply, 405, "method_not_allowed")
     assert "POST" in reply.headers["allow"]
+
+
+def test_a_body_that_is_no_json_is_told_where_and_what_to_compare_it_with(client: httpx.Client) -> None:
+    sent = client.post("/v1/search", content=b'{"query": ', headers={"content-type": "application/json"})
+    problem = sent.json()
+    assert sent.status_code == 400 and problem["code"] == "invalid_request"
+    assert "no JSON" in problem["detail"] and "openapi.json" in problem["hint"]

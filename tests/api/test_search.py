@@ -50,6 +50,7 @@ def test_a_filter_narrows_a_search_to_documents(stocked: httpx.Client) -> None:
     results = search(stocked, "crane rope", filters={"documents": [listed["otter.txt"]]}).json()["results"]
     assert {each["name"] for each in results} == {"otter.txt"}
     assert search(stocked, "crane rope", filters={"documents": []}).json()["results"] == []
+    assert search(stocked, "crane rope", filters={}).json()["results"] != []
 
 
 def test_a_collection_that_does_not_exist_is_an_empty_one(stocked: httpx.Client) -> None:

@@ -412,3 +412,14 @@ def test_a_line_that_ends_with_a_space_gets_no_second_one() -> None:
     assert flowing("As long as the lines of this page are \nand on.\nEnd").startswith(
         "As long as the lines of this page are \0and"
     )
+
+
+def test_a_violation_is_shown_with_the_reports_and_acknowledged_there(served: Served) -> None:
+    visitor = Visitor(served).sign_in(tenant="watchful")
+    assert "0 violations are unresolved" in visitor.get("/reports").text
+    found = served.house.violations.found("watchful", "location", "0" * 32, policy="permit-in-residency")
+    assert "permit-in-residency" in visitor.get("/reports").text
+    assert visitor.post(f"/reports/violations/{found.id}").status_code in {200, 303}
+    assert served.house.violations.get("watchful", found.id).state == "acknowledged"
+    assert "Acknowledge</button>" not in visitor.get("/reports").text
+    assert "0 violations are unresolved" in Visitor(served).sign_in(tenant="elsewhere").get("/reports").text
