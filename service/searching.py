@@ -360,13 +360,20 @@ class Searching:
                 break
         opened: list[Opened] = []
         damaged, lost = 0, set[str]()
-        for index, asked in enumerate(found):
+        winners = [
+            (asked, [(item, row) for item, row in chosen if item.source == index]) for index, asked in enumerate(found)
+        ]
+        winners = [(asked, mine) for asked, mine in winners if mine]
+        keyrings = await asyncio.gather(
+            *(
+                self._reach(
+                    asked.group.site, self._deks(principal, asked.group, ask.activity, [row for _, row in mine])
+                )
+                for asked, mine in winners
+            )
+        )
+        for (asked, mine), deks in zip(winners, keyrings, strict=True):
             group, keys = asked.group, asked.keys
-            mine = [(item, row) for item, row in chosen if item.source == index]
-            if not mine:
-                continue
-            opening = self._deks(principal, group, ask.activity, [row for _, row in mine])
-            deks = await self._reach(group.site, opening)
             if isinstance(deks, str):  # the Site, or its keys, went away after it had answered
                 lost.add(deks)
                 continue

@@ -253,6 +253,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 64  # five, the default, overflow when many connect at once on a busy machine
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         return  # callers that hang up are part of the tests
