@@ -444,6 +444,7 @@ class _Face(BaseHTTPRequestHandler):
 
 
 class _Server(ThreadingHTTPServer):
+    request_queue_size = 64  # five, the default, overflow when many connect at once on a busy machine
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
