@@ -25,6 +25,7 @@ from ingestion.errors import NotFoundError
 from residency.decision import Principal, Refusal
 from residency.errors import DomicileError
 from service.api.pacing import paced
+from service.api.replies import log
 from service.auth import scoped
 from service.catalogue import Page
 from service.errors import LateError
@@ -144,7 +145,9 @@ async def _told(story: Story) -> CallToolResult:
         return _failed(of_error(LateError("no answer was ready in time", hint="ask again")))
     except DomicileError as error:
         return _failed(of_error(error))
-    except Exception:
+    except Exception as error:
+        # nobody foresaw it: the log gets its type, never its text, which may quote what was asked
+        log.error("tool_failed", error=type(error).__name__)
         return _failed(problem("internal", "The request failed."))
     if isinstance(outcome, tuple):
         refusal, receipt = outcome
