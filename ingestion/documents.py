@@ -244,9 +244,7 @@ class Documents(Inventory):
         query = sa.select(document).where(
             c.tenant_id == tenant,
             c.state.not_in([*_UNBORN, State.ERASED]),
-            ~sa.exists().where(
-                newer.c.id == c.id, newer.c.version > c.version, newer.c.state.not_in(_UNBORN)
-            ),
+            ~sa.exists().where(newer.c.id == c.id, newer.c.version > c.version, newer.c.state.not_in(_UNBORN)),
         )
         if collection_id is not None:
             query = query.where(c.collection_id == collection_id)
