@@ -61,10 +61,14 @@ SMALL_WORDS: Final[dict[str, frozenset[str]]] = {
     for code, words in {
         "en": "the what which when where who how is are was does do did must can may of to for and not on an",
         "de": "der die das den dem des was wie wann wo wer ist sind war muss kann darf und nicht für ein eine im",
-        "fr": "le la les un une des du quel quelle quels où qui est sont était doit peut pour et ne pas au aux dans",
+        "fr": "le la les un une des du quel quelle quels où qui est sont était doit peut pour et ne pas au aux dans"
+        " que quoi quand comment combien pourquoi à",
         "es": "el los las una qué cuál cuándo dónde quién cómo es son debe puede para y del al cuánto cuántos",
         "it": "il lo gli una che cosa quale quando dove chi come è sono deve può per non della del nel",
         "nl": "de het een wat welke wanneer waar wie hoe is zijn moet kan mag voor en niet van",
+        "pt": "o os uma qual quais quando onde quem como é são deve pode para não do da ao quanto quantos em",
+        "ro": "ce care cine când unde cum este sunt era au trebuie poate și nu din pe cât câte câți în lui a ale",
+        "el": "το του της τι ποιο ποια ποιος πού πότε πώς είναι ήταν και δεν για στο στην από με τον την πόσο πόσα",
     }.items()
 }
 """Words that nearly every question has and that are rare in the other languages."""
@@ -111,10 +115,31 @@ def language(text: str) -> str:
         text = f"{text[:SAMPLE]}\n{text[middle : middle + SAMPLE]}\n{text[-SAMPLE:]}"
     if len(text) < SHORT and (small := _by_small_words(text)):
         return small
+    return _by_letters(text) or "und"
+
+
+def _by_letters(text: str) -> str:
+    """Tell the language by n-grams of letters; empty when there are too few letters or none is likelier."""
     if sum(letter.isalpha() for letter in text) < MIN_LETTERS:
-        return "und"
+        return ""
     found = _teller().detect_language_of(text)
-    return "und" if found is None else str(found.iso_code_639_1.name).lower()
+    return "" if found is None else _code(found)
+
+
+def spoken(question: str) -> tuple[str, bool]:
+    """Tell a question's language and whether it is sure: its small words and its n-grams say the same.
+
+    Names are left out of the small words' count, since one foreign name sways a short text; where small words of two
+    languages are level, n-grams choose between these.
+    """
+    first, *rest = question.split()
+    plain = " ".join([first, *(word for word in rest if not word[:1].isupper())])
+    told, likeliest = _by_letters(question), _small_words(plain)
+    if len(likeliest) > 1:
+        values = {_code(each.language): each.value for each in _teller().compute_language_confidence_values(question)}
+        likeliest = [max(likeliest, key=lambda code: values[code])]
+    small = likeliest[0] if likeliest else ""
+    return small or _by_letters(plain) or told or "und", small == told != ""
 
 
 def _by_small_words(text: str) -> str:
@@ -122,11 +147,20 @@ def _by_small_words(text: str) -> str:
 
     N-grams of a dozen words guess wrong where one rare name outweighs "what is the": small words do not.
     """
+    likeliest = _small_words(text)
+    return likeliest[0] if len(likeliest) == 1 else ""
+
+
+def _small_words(text: str) -> list[str]:
+    """Give the languages that most of a text's small words are of; several when they are level, none without any."""
     words = _WORD.findall(text.casefold())
     counts = {code: sum(word in small for word in words) for code, small in SMALL_WORDS.items()}
     best = max(counts.values())
-    likeliest = [code for code, count in counts.items() if count == best]
-    return likeliest[0] if best and len(likeliest) == 1 else ""
+    return [code for code, count in counts.items() if count == best] if best else []
+
+
+def _code(language: Any) -> str:
+    return str(language.iso_code_639_1.name).lower()
 
 
 @cache

@@ -13,7 +13,7 @@ import threading
 import unicodedata
 from base64 import urlsafe_b64encode
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -73,9 +73,22 @@ def weight(count: int, length: int, average: float) -> float:
 
 
 class QuestionTokens(dict[int, float]):
-    """Token ids of a question with how often each occurs; `prefixes` are the ids that stand for first letters only."""
+    """Token ids of a question with how often each occurs."""
 
     prefixes: frozenset[int] = frozenset()
+    """Ids that stand for first letters only."""
+    words: tuple[tuple[int, ...], ...] = ()
+    """The ids that each word may stand under, one for each distinct stem, in the order of the question."""
+
+    def shares(self, idf: Mapping[int, float]) -> tuple[dict[int, float], float]:
+        """Give what holding each token once is worth, and the mass: what holding all of the question is worth.
+
+        A word that was stemmed in several languages is still one word, and a passage holds it in one of them: its
+        rarest stems, which no passage may hold at all, do not count. First letters count `PREFIX_SHARE`, as stored.
+        """
+        worth = {token: idf.get(token, 0.0) * (PREFIX_SHARE if token in self.prefixes else 1.0) for token in self}
+        mass = sum(min(worth[token] for token in stems) for stems in self.words)
+        return worth, mass + sum(self[token] * worth[token] for token in self.prefixes)
 
 
 class Lexicon:
@@ -108,15 +121,17 @@ class Lexicon:
         """
         held = QuestionTokens()
         prefixes: set[int] = set()
+        stems: list[tuple[int, ...]] = []
         for word in words(text):
-            for term in {self._stem(word, language) for language in languages or ("und",)}:
-                token = self.token(term)
+            terms = dict.fromkeys(self._stem(word, language) for language in languages or ("und",))
+            stems.append(tuple(dict.fromkeys(self.token(term) for term in terms)))
+            for token in stems[-1]:
                 held[token] = held.get(token, 0.0) + 1.0
             if len(word) > PREFIX_LETTERS:
                 token = self.token(_prefix(word))
                 held[token] = held.get(token, 0.0) + 1.0
                 prefixes.add(token)
-        held.prefixes = frozenset(prefixes)
+        held.prefixes, held.words = frozenset(prefixes), tuple(stems)
         return held
 
     def token(self, term: str) -> int:

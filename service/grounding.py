@@ -167,8 +167,7 @@ def _behind_headings(text: str, start: int, end: int) -> int:
 
 def _words(passage: Opened, text: str) -> float:
     held = passage.keys.lexicon.passage(text, passage.language)
-    mass = sum(passage.words.values())  # raw sums of shards with different statistics do not compare
-    return sum(idf for token, idf in passage.words.items() if token in held) / mass if mass > 0 else 0.0
+    return sum(share for token, share in passage.words.items() if token in held)
 
 
 def _overlap(one: Quote, other: Quote) -> bool:

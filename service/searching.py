@@ -21,12 +21,13 @@ from residency.errors import DomicileError, KeyRefusedError, KeyringError, Seale
 from residency.journal import Touch, recording
 from residency.keyring import Keyring, SearchKeys
 from residency.ledger import Ledger
+from residency.lexicon import QuestionTokens
 from residency.ports import Embedder, Found, PointFilter, Shard, ShardQuery, Vectors
 from residency.receipt import Draft, steps
 from residency.route import Action, Route
 from residency.seal import OpenDek
 from residency.tag import Tag
-from service.fusion import KNOWN_WEIGHT, OTHER_WEIGHT, Scored, fuse
+from service.fusion import SHIPPED, Scored, dense_weight, fuse
 from service.questions import LONGEST, fitting, readable
 
 T = TypeVar("T")
@@ -47,6 +48,10 @@ class Search:
     activity: str = "search"
     kind: str = "search"
     """Of the Receipt, should the asker go away: `search` or `answer`."""
+    language: str = ""
+    """ISO 639-1 code of the question; empty: told from its words."""
+    dense_weight: float | None = None
+    """Weight of the dense leg; None: as learned for the model and the languages. An evaluation tries others."""
     param: str = "query"
     """What the client called the question, for problems with it."""
 
@@ -70,7 +75,7 @@ class Opened:
     zone: str
     tag: Tag
     words: Mapping[int, float]
-    """IDF of the question's blind tokens at the shard it came from."""
+    """Share of the question's IDF mass, at the shard it came from, that holding each of its blind tokens is worth."""
     keys: SearchKeys
 
 
@@ -116,7 +121,7 @@ class _Asked:
     group: _Group
     found: Found
     keys: SearchKeys
-    tokens: dict[int, float]
+    tokens: QuestionTokens
 
 
 class Searching:
@@ -187,7 +192,7 @@ class Searching:
         if held and not groups and kept_back:
             return kept_back[0]
         if not groups:
-            language = _language(ask.query)
+            language, _ = _language(ask)
             return Findings((), withheld, tuple(kept_back), closed, 0, (asked,), tuple(touches), language, timings)
         # (3) embed the question; while the model works, open each group's search keys and tell the question's language
         mark = time.perf_counter()
@@ -203,18 +208,23 @@ class Searching:
         embedding = embedder.embed(permits[0].route, [seen], question=True)
         both = asyncio.gather(embedding, asyncio.gather(*opening))
         await asyncio.sleep(0)
-        language = _language(ask.query)
+        language, sure = _language(ask)
         (vector,), opened = await both
         timings["embed"] = time.perf_counter() - mark
         # (4) turn the vector and blind the words for each group's keys; ask all permitted shards at once
         mark = time.perf_counter()
-        found, silent = await self._ask_shards(principal, ask, asked, groups, opened, vector, collection)
+        spoken = sorted({each.language for group in groups for each in group.classes})
+        # the wrong stemmer alone would miss: unless its language is sure, a question is stemmed in all it may find
+        stemmed = [language] if sure and language in spoken else spoken
+        found, silent = await self._ask_shards(principal, ask, asked, groups, opened, vector, collection, stemmed)
         if silent and not found:
             missed = sorted({*silent, *closed})
             raise SiteError(f"no permitted site answered ({', '.join(missed)})", site=missed[0], hint="try again later")
         timings["shards"] = time.perf_counter() - mark
         # (5) join
-        weight = KNOWN_WEIGHT if language in {"en", "und"} else OTHER_WEIGHT
+        weight = ask.dense_weight
+        if weight is None:
+            weight = dense_weight(SHIPPED.get(embedder.digest, {}), language, spoken)
         ranked = fuse([each.found for each in found], [each.tokens for each in found], dense_weight=weight)
         # (6) check the winners against their rows, and open them
         mark = time.perf_counter()
@@ -284,10 +294,8 @@ class Searching:
         opened: Sequence[SearchKeys | str | None],
         vector: Vectors,
         collection: str,
+        languages: Sequence[str],
     ) -> tuple[list[_Asked], set[str]]:
-        # a question is stemmed in every language of what it may find: the wrong stemmer alone would miss
-        languages = sorted({each.language for group in groups for each in group.classes})
-
         async def one(group: _Group, keys: SearchKeys) -> _Asked:
             shard = self._shards.get(group.site)
             if shard is None:
@@ -377,7 +385,8 @@ class Searching:
             if isinstance(deks, str):  # the Site, or its keys, went away after it had answered
                 lost.add(deks)
                 continue
-            words = {token: asked.found.idf.get(token, 0.0) for token in asked.tokens}
+            worth, mass = asked.tokens.shares(asked.found.idf)
+            words = {token: value / mass if mass > 0 else 0.0 for token, value in worth.items()}
             for item, row in mine:
                 dek = deks.get(row.dek_id)
                 if dek is None:
@@ -526,10 +535,8 @@ def _opened(
     )
 
 
-def _language(text: str) -> str:
-    """Tell a question's language; by its small words where they suffice, since one foreign name sways a short text."""
-    from ingestion.detectors import language
+def _language(ask: Search) -> tuple[str, bool]:
+    """Give a question's language, and whether it is sure: the asker named it, or small words and n-grams agree."""
+    from ingestion.detectors import spoken
 
-    first, *rest = text.split()
-    spoken = language(" ".join([first, *(word for word in rest if not word[:1].isupper())]))
-    return language(text) if spoken == "und" else spoken
+    return (ask.language, True) if ask.language else spoken(ask.query)
