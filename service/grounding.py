@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ingestion.splitter import sentences
+from service.harmless import addressed, harmless
 from service.searching import Opened
 
 THRESHOLD = 0.80
@@ -33,10 +34,8 @@ HEADING = 70
 _NUMBERED = re.compile(r"(§ ?)?\d+(\.\d+)*\.?\s")
 _ITEM = re.compile(r"(?:[-*•–]|\(?\d{1,2}[.)]|[a-z]\))\s+")
 """The mark of a list item, which is no part of its sentence."""
-_SPACE = re.compile(r"\s+")
 _MARK = re.compile(r"\[(\d{1,3})\]")
 _CITED = re.compile(r"\s*\[\d{1,3}\]")
-_LINK = re.compile(r"://|\bwww\.|\]\s*\(", re.IGNORECASE)
 _FIGURE = re.compile(r"\d+(?:[.,:/]\d+)*")
 
 NOT_FOUND = {
@@ -240,16 +239,7 @@ def compose(parts: Sequence[tuple[str, Sequence[Quote]]]) -> tuple[str, list[Cit
 
 def extractive(passages: Sequence[Opened], *, limit: int) -> tuple[str, list[Citation]]:
     """Answer with quoted sentences alone; empty when none holds a word of the question."""
-    return compose([(fold(quote.text), [quote]) for quote in pick(passages, limit=limit)])
-
-
-def fold(text: str) -> str:
-    """Put a quote on one line: white space folds, marks in the source lose their brackets, links and images come apart.
-
-    A client that renders Markdown must not fetch what a document names; the Citation's `quote` stays exact.
-    """
-    line = _MARK.sub(r"(\1)", _SPACE.sub(" ", text).strip())
-    return line.replace("](", "] (").replace("][", "] [").replace("![", "! [").replace("]:", "] :")
+    return compose([(harmless(quote.text), [quote]) for quote in pick(passages, limit=limit)])
 
 
 def supported(draft: str, passages: Sequence[Opened]) -> tuple[str, list[Citation]]:
@@ -261,9 +251,10 @@ def supported(draft: str, passages: Sequence[Opened]) -> tuple[str, list[Citatio
     parts: list[tuple[str, Sequence[Quote]]] = []
     for sentence in _drafted(draft):
         cited = [int(number) for number in _MARK.findall(sentence)]
-        claim = fold(_CITED.sub("", sentence))
+        plain = _CITED.sub("", sentence)
+        claim = harmless(plain)
         sources = [passages[number - 1] for number in dict.fromkeys(cited) if 1 <= number <= len(passages)]
-        if not claim or not sources or _LINK.search(claim):
+        if not claim or not sources or addressed(plain):
             continue
         texts = " ".join(source.text for source in sources)
         if any(figure not in texts for figure in _FIGURE.findall(claim)):

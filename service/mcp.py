@@ -29,7 +29,7 @@ from service.api.replies import log
 from service.auth import scoped
 from service.catalogue import Page
 from service.errors import LateError
-from service.grounding import fold
+from service.harmless import harmless
 from service.house import House
 from service.problems import Problem, of_error, of_refusal, problem
 from service.searching import Results, Search
@@ -164,9 +164,9 @@ def _json(body: dict[str, Any]) -> TextContent:
 
 
 def _title(name: str, page: int) -> str:
-    return f"{fold(name)}, p. {page}"
+    return f"{harmless(name)}, p. {page}"
 
 
 def _plain(text: str) -> str:
     """Take links and images apart, line by line."""
-    return "\n".join(fold(line) for line in text.splitlines())
+    return "\n".join(harmless(line) for line in text.splitlines())

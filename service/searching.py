@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from ingestion.documents import ClassCount, Document, Documents
+from ingestion.errors import NotFoundError
 from residency.decision import Ask, Permit, Principal, Refusal
 from residency.engine import Engine
 from residency.envelope import PassageBody, PassageSealer
@@ -31,6 +32,8 @@ from service.fusion import SHIPPED, Scored, dense_weight, fuse
 from service.questions import LONGEST, fitting, readable
 
 T = TypeVar("T")
+DEFAULT = "default"
+"""The Collection that is meant where none is named."""
 CANDIDATES = 25
 """Hits that each leg of each shard brings in; the ranking is the same from 20 to 100."""
 OVERFETCH = 2
@@ -43,7 +46,7 @@ class Search:
 
     query: str
     top_k: int = 5
-    collection: str = "default"
+    collection: str = DEFAULT
     documents: tuple[str, ...] | None = None
     activity: str = "search"
     kind: str = "search"
@@ -251,7 +254,9 @@ class Searching:
     def _held(self, principal: Principal, name: str) -> tuple[str, list[ClassCount]]:
         collection = self._documents.find_collection(principal.tenant, name)
         if collection is None:
-            return "", []
+            if name == DEFAULT:  # every tenant has it, from its first document on
+                return "", []
+            raise NotFoundError("there is no such collection", hint="see GET /v1/models, or leave `collection` out")
         return collection.id, self._documents.counts(principal.tenant, [collection.id], principal.groups)
 
     def _rule(

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from service.home import office
-from tests.doubles.serving import Served, live
+from tests.doubles.serving import Served, live, same
 
 pytestmark = pytest.mark.enable_socket
 
@@ -53,10 +53,26 @@ def test_a_filter_narrows_a_search_to_documents(stocked: httpx.Client) -> None:
     assert search(stocked, "crane rope", filters={}).json()["results"] != []
 
 
-def test_a_collection_that_does_not_exist_is_an_empty_one(stocked: httpx.Client) -> None:
-    body = search(stocked, "otter", collection="none-such").json()
+def test_an_empty_collection_gives_nothing_and_an_unknown_one_is_not_found(stocked: httpx.Client) -> None:
+    stocked.post("/v1/vector_stores", json={"name": "empty"}).raise_for_status()
+    body = search(stocked, "otter", collection="empty").json()
     assert (body["results"], body["withheld"]) == ([], 0)
     assert body["receipt"]
+    reply = search(stocked, "otter", collection="none-such")
+    assert (reply.status_code, reply.json()["code"]) == (404, "not_found")
+    chat = {"model": "domicile/none-such", "messages": [{"role": "user", "content": "Where are the otters?"}]}
+    for path, asked in (
+        ("/v1/answers", {"question": "Where are the otters?", "collection": "none-such"}),
+        ("/v1/chat/completions", chat),
+    ):
+        assert stocked.post(path, json=asked).json()["code"] == "not_found"
+
+
+def test_a_strangers_collection_looks_like_one_that_never_was(served: Served, stocked: httpx.Client) -> None:
+    stocked.post("/v1/vector_stores", json={"name": "mergers"}).raise_for_status()
+    stranger = served.client("ask", tenant="stranger")
+    assert same(search(stranger, "otter", collection="mergers"), search(stranger, "otter", collection="none-such"))
+    assert search(stranger, "otter").json()["results"] == []
 
 
 def test_nothing_crosses_tenants(served: Served, stocked: httpx.Client) -> None:

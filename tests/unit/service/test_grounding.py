@@ -19,7 +19,6 @@ from service.grounding import (
     confidence,
     enough,
     extractive,
-    fold,
     pick,
     supported,
 )
@@ -127,16 +126,6 @@ def test_a_joined_stream_is_the_answer_and_no_piece_splits_a_mark(text: str) -> 
     for part in parts:
         at += len(part)
         assert not any(start < at < end for start, end in marks)
-
-
-@given(ODD)
-def test_folding_keeps_words_and_leaves_no_mark_and_no_line_break(text: str) -> None:
-    folded = fold(text)
-    import re
-
-    assert not re.search(r"\[\d{1,3}\]", folded)
-    assert "\n" not in folded
-    assert "".join(c for c in folded if c.isalnum()) == "".join(c for c in text if c.isalnum())
 
 
 @given(ODD, TEXTS)
