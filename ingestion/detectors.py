@@ -6,6 +6,7 @@ holds the text; nothing is asked online (python-stdnum could ask the EU's VIES s
 What the Signs mean for a Tag is ruled in `tagger.py`.
 """
 
+import bisect
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -45,6 +46,10 @@ class Sign:
     end: int
     strength: int
     what: str
+    page: int = 0
+    """Number of its page, 0 where it speaks of the whole text."""
+    rule: str = ""
+    """Id of the rule that found it, where one of `policies/tagging.toml` did."""
 
 
 LANGUAGES: Final[dict[str, str]] = {
@@ -84,11 +89,9 @@ _PHONE: Final = re.compile(r"(?<![\w+])(?:\+|00)[1-9](?:[ \u00a0./()-]{0,3}\d){6
 
 
 def detect(text: str, pages: Iterable[PageSpan] = ()) -> list[Sign]:
-    """Find the Signs of a text in order of place; about 50 ms for 100,000 code points.
-
-    `pages` is not needed to find them and is taken so that callers hand over a Reading's two halves.
-    """
-    del pages
+    """Find the Signs of a text in order of place, each with its page; about 50 ms for 100,000 code points."""
+    spans = sorted(pages, key=lambda span: span.start)
+    begins = [span.start for span in spans]
     signs: list[Sign] = []
     taken: list[tuple[int, int]] = []
     seen: set[tuple[str, str, str]] = set()
@@ -98,7 +101,8 @@ def detect(text: str, pages: Iterable[PageSpan] = ()) -> list[Sign]:
             continue
         seen.add((kind, zone, value))
         taken.append((start, end))
-        signs.append(Sign(kind, zone, start, end, strength, what))
+        at = bisect.bisect_right(begins, start)
+        signs.append(Sign(kind, zone, start, end, strength, what, spans[at - 1].number if at else 0))
     spoken = language(text)
     if spoken != "und":
         signs.append(Sign("language", LANGUAGES[spoken], 0, len(text), WEAK, f"language {spoken}"))

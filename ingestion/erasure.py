@@ -37,6 +37,13 @@ from residency.tag import Tag
 HORIZON: Final = timedelta(days=30)
 """Within this time the KEK version is rolled and old backups no longer open."""
 
+Also = Callable[[sa.Connection, list[Any]], None]
+"""What is done in the commit that begins an erasure."""
+
+
+def nothing(_connection: sa.Connection, _rows: list[Any]) -> None:
+    """Do nothing more."""
+
 
 class Erasure:
     """Forgets Documents. `arrived` wakes the workers; `horizon` is how long backups of keys may live."""
@@ -63,13 +70,15 @@ class Erasure:
         self.horizon = horizon
         self.arrived = arrived
 
-    async def erase(self, principal: Principal, document_id: str) -> Document:
+    async def erase(self, principal: Principal, document_id: str, also: Also = nothing) -> Document:
         """Begin: out of every search and without keys on return; a worker does the rest. Again is harmless.
+
+        `also` is done in the commit that begins it, with the versions' rows, the newest first, as they were.
 
         Raises `NotFoundError`, the same for a foreign id as for an unknown one.
         """
         # (1) `erasing`: searches leave it out from this commit on, and whoever works on it loses the row.
-        newest = await self.database.run(self._begin, principal, document_id)
+        newest = await self.database.run(self._begin, principal, document_id, also)
         crash_point("erasing")
         if newest.state is not State.ERASED:
             # (2) The keys: text, names and quotes are unreadable from here on.
@@ -77,7 +86,7 @@ class Erasure:
             self.arrived()
         return newest
 
-    def _begin(self, principal: Principal, document_id: str) -> Document:
+    def _begin(self, principal: Principal, document_id: str, also: Also) -> Document:
         c, tenant = document.c, principal.tenant
         mine = sa.and_(c.id == document_id, c.tenant_id == tenant)
         with self.database.transaction() as connection:
@@ -86,6 +95,7 @@ class Erasure:
             ).all()
             if not rows:
                 raise NotFoundError("there is no such document", hint="list your documents to see their ids")
+            also(connection, list(rows))
             clock = self.database.clock()
             now = float(connection.execute(sa.select(clock)).scalar_one())
             for row in rows:

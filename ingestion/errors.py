@@ -4,14 +4,18 @@ DomicileError
 └── IngestionError
     ├── DocumentError     no such Document, or its state does not allow that
     │   ├── NotFoundError     an id that is not the tenant's, or never was: the two look the same
-│   └── CursorError       a cursor that did not come from a listing
+    │   ├── CursorError       a cursor that did not come from a listing
+    │   └── DecidedError      a reviewer's decision stands already
     ├── UploadError       a body that cannot be taken in (empty, too large, bad name)
     │   └── TooLargeError
     ├── ReaderError       a file that cannot be read; `reason` is one of the outcome codes of the sandbox
     ├── TagError          a declaration that makes no Tag
+    ├── RulingError       what a reviewer may not decide
     ├── LeaseLostError    another worker has the Document now; drop the work
     └── ErasureError      an erasure that could not be completed; it stays `erasing`
 """
+
+from typing import Any
 
 from residency.errors import DomicileError
 
@@ -37,6 +41,20 @@ class CursorError(DocumentError):
 
     code = "invalid_request"
     param = "after"
+
+
+class DecidedError(DocumentError):
+    """Another decision on the same Tag stands; `decision` is its wire form."""
+
+    def __init__(self, message: str, *, hint: str = "", decision: dict[str, Any] | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.decision = decision
+
+
+class RulingError(IngestionError):
+    """A decision that a reviewer may not take, such as a wider Tag."""
+
+    code = "invalid_request"
 
 
 class UploadError(IngestionError):

@@ -24,7 +24,7 @@ from ingestion.intake import Refused
 from ingestion.leases import ACTIVITY, Leases, worker_principal
 from ingestion.records import Records
 from ingestion.rows import document
-from ingestion.states import COMING, State
+from ingestion.states import COMING, RETAGGING, State
 from ingestion.work import Work
 from residency import receipt
 from residency.database import Database
@@ -40,6 +40,7 @@ from residency.ports import Embedder, Shard, Vault
 from residency.receipt import Draft
 from residency.route import Action, Route
 from residency.seal import OpenDek
+from residency.tag import Tag
 
 _KEPT = (
     "id", "tenant_id", "collection_id", "name_mac", "jurisdiction", "tag", "tag_digest", "tag_class", "claim_digest",
@@ -51,6 +52,17 @@ _EMPTY: dict[str, Any] = {
     "error_sealed": None, "evidence_sealed": None, "passages_total": 0, "passages_done": 0, "bytes_total": 0,
 }  # fmt: skip
 """What is left in the row of a version whose bytes are gone."""
+
+
+def begin_copy(connection: sa.Connection, row: Any, version: int, site: str, **changed: Any) -> None:
+    """Write the row of a copy of `row` that is to be made at `site`; a worker does the rest."""
+    kept = {name: getattr(row, name) for name in _KEPT}
+    blank = {"name_sealed": b"", "dek_id": b"", "artefact_id": b"", "cause": ""}
+    zeros = ("state_seq", "attempts", "retries", "lease_epoch", "not_before", "search_epoch")
+    counters = dict.fromkeys((*zeros, "passages_total", "passages_done"), 0)
+    placed = {"site_id": site, "state": State.MOVING, "version": version, "moved_from": row.version}
+    times = {"created": row.created}
+    connection.execute(sa.insert(document).values(kept | blank | counters | placed | times | changed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +130,7 @@ class Moving:
             raise DocumentError(f"the document is {held.state}", hint="only a live document can be moved")
         if site not in self.vaults or site not in self.shards or not target.holding("keys"):
             raise SiteError(f"{site} holds no vault, shard and keys here", site=site, hint="see fleet.toml")
-        if against := self._against(principal, held, site):
+        if against := self.against(principal, held, site, held.tag):
             draft = self._draft(held, "move-refused", held.site, site)
             draft.kind, draft.refused = "refusal", [refusal.facts() for refusal in against]
             stored = await self.ledger.record(draft)
@@ -135,14 +147,14 @@ class Moving:
             raise NotFoundError("this document was not moved", hint="`domicile move` begins it; its receipts say more")
         return known
 
-    def _against(self, principal: Principal, held: Document, site: str) -> list[Refusal]:
-        """Ask for everything that the move needs, of who asks and of the workers that will do it, at both Sites."""
+    def against(self, principal: Principal, held: Document, site: str, tag: Tag) -> list[Refusal]:
+        """Ask for everything that a copy at `site` under `tag` needs, of who asks and of the workers, at both Sites."""
         activity = ACTIVITY if ACTIVITY in principal.activities else min(principal.activities, default="")
         decisions: list[Decision | rulings.Passes | Route] = [
             self.engine.decide(Ask(principal, Action.OPEN, held.site, (held.tag,), activity)),
-            self.engine.decide(Ask(principal, Action.STORE, site, (held.tag,), activity)),
+            self.engine.decide(Ask(principal, Action.STORE, site, (tag,), activity)),
             self._open_at_source(held),
-            rulings.rule(self.engine, self.embedders, tenant=held.tenant, site=site, tag=held.tag),
+            rulings.rule(self.engine, self.embedders, tenant=held.tenant, site=site, tag=tag),
         ]
         return [each for each in decisions if isinstance(each, Refusal)]
 
@@ -159,14 +171,8 @@ class Moving:
             if row.state != State.LIVE:
                 raise DocumentError("the document changed just now", hint="try again")
             version = int(rows[-1].version) + 1
-            kept = {name: getattr(row, name) for name in _KEPT}
-            blank = {"name_sealed": b"", "dek_id": b"", "artefact_id": b"", "cause": ""}
-            zeros = ("state_seq", "attempts", "retries", "lease_epoch", "not_before", "search_epoch")
-            counters = dict.fromkeys((*zeros, "passages_total", "passages_done"), 0)
-            placed = {"site_id": site, "state": State.MOVING, "version": version, "moved_from": held.version}
-            times = {"created": row.created, "updated": clock}
             self.ledger.append(self._draft(held, "move-asked", held.site, site), connection)
-            connection.execute(sa.insert(document).values(kept | blank | counters | placed | times))
+            begin_copy(connection, row, version, site, updated=clock)
         return version
 
     def _known(self, tenant: str, document_id: str) -> Moved | None:
@@ -199,9 +205,7 @@ class Moving:
         """
         source = await self.database.run(self._source, work)
         may_open = self._open_at_source(source)
-        passes = rulings.rule(
-            self.engine, self.embedders, tenant=source.tenant, site=work["site_id"], tag=source.tag
-        )  # fmt: skip
+        passes = rulings.rule(self.engine, self.embedders, tenant=source.tenant, site=work["site_id"], tag=work.tag)
         for decision in (may_open, passes):
             if isinstance(decision, Refusal):
                 await self.database.run(self.records.wait, work, decision)
@@ -226,10 +230,10 @@ class Moving:
             passes.store,
             purpose="document",
             tenant=source.tenant,
-            jurisdiction=source.jurisdiction,
+            jurisdiction=work["jurisdiction"],
             subject=work.subject,
             version=work["version"],
-            tag_digest=source.tag.digest,
+            tag_digest=work.tag.digest,
             site=work["site_id"],
         )
         vault, name = self.vaults[work["site_id"]], names_of(work["id"], work["version"]) + "original"
@@ -255,7 +259,7 @@ class Moving:
 
     def _source(self, work: Work) -> Document:
         found = self.documents.get(work["tenant_id"], work["id"], work["moved_from"])
-        if found.state is not State.LIVE:
+        if found.state is not State.LIVE and found.cause != RETAGGING:
             raise DocumentError("a newer version came in while it was moved", hint="move that one")
         return found
 
@@ -267,11 +271,12 @@ class Moving:
 
     def _sealed(self, work: Work, source: Document, values: dict[str, Any]) -> None:
         c = document.c
-        mine = sa.and_(c.id == source.id, c.version == source.version, c.state == State.LIVE)
+        mine = sa.and_(c.id == source.id, c.version == source.version, c.state == source.state)
         with self.database.transaction() as connection:
             if connection.execute(sa.select(c.id).where(mine).with_for_update()).first() is None:
                 raise DocumentError("a newer version came in while it was moved", hint="move that one")
             draft = self._draft(source, "moved-copy", source.site, work["site_id"])
+            draft.tags = tuple(sorted({source.tag, work.tag}, key=lambda tag: tag.digest))
             draft.steps = receipt.steps(work.touches, self.engine.fleet, datetime.now(UTC), reason="moving")
             stored = self.ledger.append(draft, connection)
             self.leases.move(work.lease, State.TAGGED, connection=connection, receipt=stored.id, **values)
@@ -302,6 +307,9 @@ class Moving:
             draft = self._draft(of_row(source), "move-failed", source.site_id, work["site_id"])
             draft.facts["cause"] = cause
             self.ledger.append(draft, connection)
+            again = {"cause": "retag_failed", "state_seq": c.state_seq + 1, "updated": self.database.clock()}
+            mine = sa.and_(c.id == work["id"], c.version == work["moved_from"], c.cause == RETAGGING)
+            connection.execute(sa.update(document).where(mine).values(again))
             collections.spend(connection, work["tenant_id"], 1.0)
             done = connection.execute(sa.delete(document).where(held, c.lease_epoch == work.lease.epoch))
             if done.rowcount != 1:

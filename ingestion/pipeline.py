@@ -164,6 +164,9 @@ class Pipeline:
         await self.keyring.reserve(held.dek, 8)
         evidence = held.sealed(work, "evidence", msgspec.json.encode(tagged.evidence).decode())
         values: dict[str, Any] = {"evidence_sealed": evidence}
+        if await self.database.run(self.records.settled, work):  # a person has ruled on this version
+            await self._move(work, State.TAGGED, **values)
+            return
         dispute = "tag_disputed" if tagged.quarantine else ""
         if tagged.quarantine:
             values["error_sealed"] = held.sealed(work, "error", tagged.quarantine)

@@ -9,12 +9,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ingestion import collections
+from ingestion import collections, decisions
 from ingestion.documents import Document, of_row
 from ingestion.errors import IngestionError
 from ingestion.leases import ACTIVITY, Leases
 from ingestion.rows import document
-from ingestion.states import State
+from ingestion.states import RETAGGING, State
 from ingestion.work import Work
 from residency import receipt
 from residency.database import Database
@@ -55,8 +55,15 @@ class Records:
             self.ledger.append(draft, connection)
             connection.execute(
                 sa.update(document)
-                .where(c.id == work["id"], c.version < work["version"], c.state == State.LIVE)
-                .values(state=State.REPLACED, state_seq=c.state_seq + 1, not_before=0, updated=self.database.clock())
+                .where(c.id == work["id"], c.version < work["version"])
+                .where(sa.or_(c.state == State.LIVE, c.cause == RETAGGING))
+                .values(
+                    state=State.REPLACED,
+                    cause="",
+                    state_seq=c.state_seq + 1,
+                    not_before=0,
+                    updated=self.database.clock(),
+                )
             )
             collections.changed(connection, work["tenant_id"])
             self.leases.move(work.lease, to, connection=connection, release=True)
@@ -83,6 +90,11 @@ class Records:
         with self.database.reading() as connection:
             query = sa.select(document).where(c.state == State.LIVE).order_by(c.updated.desc()).limit(most)
             return [of_row(row) for row in connection.execute(query)]
+
+    def settled(self, work: Work) -> bool:
+        """Say whether a person decided this version's Tag."""
+        with self.database.reading() as connection:
+            return decisions.settled(connection, work["id"], work["version"])
 
     def tag_class(self, tenant: str, tag: Tag) -> int:
         """Give the number of a Tag."""

@@ -33,6 +33,8 @@ READY: Final = (*COMING, State.REPLACED, State.ERASING, State.MOVING)
 """What a worker may take; the index of the queue names them in this order."""
 LIVING: Final = (*COMING, State.LIVE, State.QUARANTINED)
 """A version that stands for the Document: the same bytes again change nothing."""
+RETAGGING: Final = "retagging"
+"""Cause of a quarantined version whose Tag was changed: its copy under the new Tag is on the way."""
 NEVER: Final = 1e15
 """A `not_before` that does not come: another version's row carries the work."""
 
@@ -48,6 +50,8 @@ HINTS: Final[dict[str, str]] = {
     "poison": "work on it broke off several times; ask your operator to look, then retry",
     "tag_disputed": "its text points to another jurisdiction than declared; a reviewer decides",
     "site_refused": "the Site that holds it is not permitted under its narrowed Tag; a reviewer decides",
+    "retagging": "its Tag was changed; it is sealed anew under the new one and comes back by itself",
+    "retag_failed": "it could not be sealed anew under its new Tag; a reviewer decides again",
     "residency_denied": "the policy refuses this step at present; it goes on when the policy permits it",
     "site_unavailable": "a Site does not answer; it goes on by itself",
     "storage_full": "a Site has no room left; it goes on when there is some",

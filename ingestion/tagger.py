@@ -6,8 +6,8 @@ supplier's, and a language is spoken in many countries: neither puts a Tag in di
 person. Evidence names kinds and places, never the text; it is sealed with the Document all the same.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Protocol
 
 from ingestion.detectors import STRONG, Sign
@@ -61,6 +61,8 @@ class Tagged:
     tag: Tag
     evidence: list[dict[str, Any]]
     quarantine: str | None = None
+    loud: tuple[str, ...] = ()
+    """Zones that were not declared and that several checked numbers point to."""
 
 
 def declared(declaration: Declaration, zones: Places) -> Tag:
@@ -130,7 +132,32 @@ def rule(declaration: Declaration, signs: Sequence[Sign], zones: Places) -> Tagg
     if loud and not home:
         counts = ", ".join(f"{zone} ({sum(sign.zone == zone for sign in foreign)} signs)" for zone in loud)
         quarantine = f"declared {tag.origin}, but the text points to {counts} and holds no sign of {tag.origin}"
-    return Tagged(found, _evidence(tag, signs), quarantine)
+    return Tagged(found, _evidence(tag, signs), quarantine, tuple(loud))
+
+
+def suggested(held: Tag, evidence: Sequence[Mapping[str, Any]], zones: Places) -> Tag:
+    """Give the Tag with everything that its evidence adds: what a reviewer is offered.
+
+    Where another country speaks loudly its law is added: then both bind.
+    """
+    signs = [Sign(**item) for item in evidence if item["kind"] not in ("declared", "reviewer")]
+    declaration = Declaration(held.jurisdictions, held.residency, held.personal, held.categories, held.classification)
+    found = rule(declaration, signs, zones)
+    return replace(found.tag, jurisdictions=found.tag.jurisdictions | set(found.loud))
+
+
+def wider(held: Tag, wanted: Tag, zones: Places) -> list[str]:
+    """Say in which values one Tag is wider than another; empty where it narrows or is the same."""
+    outside = [code for code in wanted.residency if not any(zones.within(code, each) for each in held.residency)]
+    checks = (
+        (held.jurisdictions <= wanted.jurisdictions, "a jurisdiction that binds it is missing"),
+        (not outside, f"the residency goes beyond it ({', '.join(sorted(outside))})"),
+        (bool(wanted.residency), "the residency is empty"),
+        (wanted.personal or not held.personal, "it no longer counts as personal"),
+        (held.categories <= wanted.categories, "a category is missing"),
+        (held.classification <= wanted.classification <= MAX_CLASSIFICATION, "the classification is lower or none"),
+    )
+    return [text for holds, text in checks if not holds]
 
 
 def _is_loud(signs: Sequence[Sign], zone: str) -> bool:
@@ -140,19 +167,9 @@ def _is_loud(signs: Sequence[Sign], zone: str) -> bool:
 
 def _evidence(tag: Tag, signs: Sequence[Sign]) -> list[dict[str, Any]]:
     """List what was said and what was found, as JSON-able data: kind, zone, start, end, what, strength."""
-    said = [
-        {"kind": "declared", "zone": code, "start": 0, "end": 0, "what": "declared by the sender", "strength": 0}
-        for code in sorted(tag.jurisdictions)
-    ]
-    seen = [
-        {
-            "kind": sign.kind,
-            "zone": sign.zone,
-            "start": sign.start,
-            "end": sign.end,
-            "what": sign.what,
-            "strength": sign.strength,
-        }
-        for sign in signs
-    ]
-    return said + seen
+    said = [_item(Sign("declared", code, 0, 0, 0, "declared by the sender")) for code in sorted(tag.jurisdictions)]
+    return said + [_item(sign) for sign in signs]
+
+
+def _item(sign: Sign) -> dict[str, Any]:
+    return asdict(sign)

@@ -60,6 +60,7 @@ async def domicile(
     from ingestion.leases import Leases
     from ingestion.pipeline import Pipeline
     from ingestion.promises import Promises
+    from ingestion.reviewing import Reviewing
     from ingestion.stores import Stores
     from ingestion.worker import Worker
     from residency.keyring import Keyring
@@ -262,6 +263,15 @@ async def domicile(
             tending=tending,
             probing=probing,
             moving=pipeline.moving,
+            reviewing=Reviewing(
+                database=database,
+                engine=engine,
+                keyring=keyring,
+                ledger=ledger,
+                moving=pipeline.moving,
+                erasure=erasure,
+                arrived=arrived,
+            ),
             drift=drift,
             rulemaking=Rulemaking(
                 database=database,

@@ -204,7 +204,8 @@ class Catalogue:
                 )
             )
             return decision, stored.id
-        if document.state is not State.LIVE:
+        reviewed = document.state is State.QUARANTINED and "review" in principal.scopes
+        if document.state is not State.LIVE and not reviewed:
             raise DocumentError(f"the document is {document.state}", hint="only live documents can be opened")
         with recording() as touches:
             dek = await self._keyring.open_dek(decision.route, document.site, document.dek_id, document.tag.digest)
@@ -216,7 +217,7 @@ class Catalogue:
                 tenant=principal.tenant,
                 activity=ACTIVITY,
                 tags=tags,
-                steps=steps(touches, self._engine.fleet, datetime.now(UTC), reason="asked"),
+                steps=steps(touches, self._engine.fleet, datetime.now(UTC), reason="review" if reviewed else "asked"),
                 refused=[],
                 commits={"principal": principal.id.encode(), "documents": [document_id.encode()]},
             )

@@ -8,6 +8,7 @@ from ingestion.drift import Drift
 from ingestion.erasure import Erasure
 from ingestion.intake import Intake
 from ingestion.moving import Moving
+from ingestion.reviewing import Reviewing
 from ingestion.worker import Worker
 from residency.database import Database
 from residency.engine import Engine
@@ -59,6 +60,7 @@ class House:
     tending: Tending
     probing: Probing
     moving: Moving
+    reviewing: Reviewing
     drift: Drift
     rulemaking: Rulemaking
     embedders: dict[str, Embedder]

@@ -105,7 +105,7 @@ def problem(code: str, detail: str, *, instance: str = "", request_id: str = "",
 def of_error(error: DomicileError, *, instance: str = "", request_id: str = "") -> Problem:
     """Turn a raised error into its problem; an unknown code is 500 without a message."""
     extra: dict[str, Any] = {"hint": error.hint}
-    for name in ("param", "limit_bytes", "reason", "problems"):
+    for name in ("param", "limit_bytes", "reason", "problems", "decision"):
         if (value := getattr(error, name, None)) is not None:
             extra[name] = value
     if isinstance(error, ScopeError):

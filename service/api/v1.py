@@ -13,6 +13,7 @@ from service.api.pacing import paced
 from service.api.policies import PoliciesController
 from service.api.receipts import ReceiptsController
 from service.api.reports import ReportsController
+from service.api.reviews import ReviewsController
 from service.api.search import SearchController
 from service.api.sites import SitesController, ZonesController
 from service.api.violations import ViolationsController
@@ -35,6 +36,7 @@ def v1() -> Router:
             StoreFilesController,
             ReceiptsController,
             ReportsController,
+            ReviewsController,
             ViolationsController,
             PoliciesController,
             SitesController,

@@ -26,6 +26,8 @@ VERBS = {
     "ask": ("service.cli.data", "Ask a question."),
     "eval": ("service.cli.evaluation", "Judge search and answers by a file of questions."),
     "documents": ("service.cli.data", "List documents, their states and places."),
+    "review": ("service.cli.reviews", "List, show and decide Tags in dispute."),
+    "retag": ("service.cli.reviews", "Give a live document a narrower Tag."),
     "move": ("service.cli.sites", "Take a document to another Site."),
     "erase": ("service.cli.data", "Forget a document, with a certificate."),
     "report": ("service.cli.evidence", "Make a report from the ledger."),

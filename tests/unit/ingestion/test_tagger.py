@@ -89,7 +89,7 @@ def test_no_jurisdiction_and_unknown_ones_are_refused() -> None:
 def test_evidence_holds_what_was_said_and_what_was_found() -> None:
     evidence = rule(of("DE"), GERMAN[:1], ZONES).evidence
     assert [(each["kind"], each["zone"]) for each in evidence] == [("declared", "DE"), ("iban", "DE")]
-    assert set(evidence[1]) == {"kind", "zone", "start", "end", "what", "strength"}
+    assert set(evidence[1]) == {"kind", "zone", "start", "end", "what", "strength", "page", "rule"}
 
 
 codes = st.frozensets(st.sampled_from(CODES), min_size=1, max_size=3)
