@@ -62,7 +62,7 @@ class Pipeline:
         vaults: Mapping[str, Vault],
         embedders: Mapping[str, Embedder],
         read: Read = sandbox.read_file,
-        passage_tokens: int = splitter.MAX_TOKENS,
+        passage_words: int = splitter.MOST_WORDS,
     ) -> None:
         self.database = database
         self.leases = leases
@@ -74,7 +74,7 @@ class Pipeline:
         self.vaults = vaults
         self.embedders = embedders
         self.read = read
-        self.passage_tokens = passage_tokens
+        self.passage_words = passage_words
         self.moving = Moving(
             database=database,
             leases=leases,
@@ -184,10 +184,8 @@ class Pipeline:
 
     async def _split(self, work: Work, held: Open, passes: Passes) -> None:
         """(3) Cut the text into Passages that keep their offsets."""
-        embedder = passes.embedder
-        most = min(self.passage_tokens, embedder.max_tokens)
         reading = await held.text(passes)
-        pieces = await asyncio.to_thread(splitter.split, reading, count_tokens=embedder.count_tokens, max_tokens=most)
+        pieces = await asyncio.to_thread(splitter.split, reading, most=self.passage_words)
         if not pieces:
             raise ReaderError("there is no text in it", reason="empty_text")
         await held.artefacts.write_pieces(passes.store, pieces)
@@ -214,7 +212,7 @@ class Pipeline:
             if isinstance(ruled, Refusal):
                 return ruled
             block = pieces[first : first + BLOCK]
-            vectors = keys.rotate(await ruled.embedder.embed(ruled.embed, points.for_embedding(block)))
+            vectors = keys.rotate(await points.embed(ruled.embedder, ruled.embed, block))
             await self.keyring.reserve(held.dek, 16)
             await held.artefacts.write_vectors(ruled.store, first, vectors)
             crash_point("vectors-written")

@@ -1,22 +1,25 @@
-"""Points: which points of an index belong to a Document version, kept as ids beside its row, and how they are made.
+"""Points: which points of an index belong to a Document version, kept as ids beside its row; how they are made.
 
 The ids are keyed MACs and tell nothing. They are written down before the first put, so that erasing needs no key and
 no permission to search: what was put can be deleted whatever the policy says by then.
 """
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 import sqlalchemy as sa
 
 from ingestion import collections
 from ingestion.sandbox import Reading
-from ingestion.splitter import Piece
+from ingestion.splitter import Piece, windows
 from residency.database import metadata
 from residency.envelope import PassageBody, PassageSealer, payload, vector_digest
-from residency.ports import Point, Vectors
+from residency.ports import Embedder, Point, Vectors
+from residency.route import Route
 from residency.searchkeys import SearchKeys
 
 document_points = sa.Table(
@@ -68,9 +71,26 @@ def strike(connection: sa.Connection, document_id: str, version: int | None = No
     connection.execute(doomed if version is None else doomed.where(c.version == version))
 
 
-def for_embedding(pieces: Sequence[Piece]) -> list[str]:
-    """Give the texts to embed; the heading helps the model, and the splitter left room for it."""
-    return [f"{piece.heading}\n{piece.text}" if piece.heading else piece.text for piece in pieces]
+async def embed(embedder: Embedder, route: Route, pieces: Sequence[Piece]) -> Vectors:
+    """Give float32 (n, d), one unit vector for each Passage: of its text under its heading (Action embed).
+
+    A Passage longer than the model reads gets the mean of its windows, weighted by their tokens.
+    """
+    cut = await asyncio.to_thread(_windows, embedder, pieces)
+    texts = [text for listed in cut for text, _ in listed]
+    found = await embedder.embed(route, texts)
+    made = np.empty((len(pieces), embedder.dimension), dtype=np.float32)
+    at = 0
+    for row, listed in zip(made, cut, strict=True):
+        weights = np.array([tokens for _, tokens in listed], dtype=np.float32)
+        whole = weights @ found[at : at + len(listed)]
+        row[:] = found[at] if len(listed) == 1 else whole / max(float(np.linalg.norm(whole)), 1e-12)
+        at += len(listed)
+    return made
+
+
+def _windows(embedder: Embedder, pieces: Sequence[Piece]) -> list[list[tuple[str, int]]]:
+    return [windows(each, count_tokens=embedder.count_tokens, max_tokens=embedder.max_tokens) for each in pieces]
 
 
 def make(

@@ -1,7 +1,9 @@
-"""From a Reading to Passages: exact slices of the text, in order, none longer than the embedder reads.
+"""From a Reading to Passages: exact slices of the text, in order; and from a Passage to windows that the model reads.
 
 Rules kept here: nothing but white space is left out; a Passage stays under one heading and on one page unless a
-sentence crosses to the next; its size counts the heading that is embedded with it, so that nothing is cut silently.
+sentence crosses to the next. Its size is counted in words and not in tokens of the model: a paragraph is one unit of
+search in every language, also where the model takes a word for many tokens (docs/decisions). Nothing is cut silently:
+a Passage that is longer than the model reads is embedded window by window, and its vector is their mean.
 llama-index's SentenceSplitter packs sentences; its offsets are not used (in repetitive text they point at an earlier
 equal stretch, run-llama/llama_index: core/node_parser/interface.py): each piece is sought from the last one's end.
 """
@@ -19,12 +21,12 @@ from ingestion.detectors import language as tell_language
 from ingestion.readers import Block, Reading
 from ingestion.sentences import sentences
 
-__all__ = ["MAX_TOKENS", "Piece", "sentences", "split"]
+__all__ = ["MOST_WORDS", "Piece", "count_words", "sentences", "split", "windows"]
 
-MAX_TOKENS: Final = 200
-"""Tokens of a Passage with its heading, unless the caller says less."""
+MOST_WORDS: Final = 250
+"""Words of a Passage with its heading, unless the caller says otherwise: few paragraphs have more."""
 LONG: Final = 800
-"""Code points from which a sentence is cut at white space before its tokens are counted."""
+"""Code points from which a sentence is cut at white space before it is counted."""
 UNBROKEN: Final = 80
 """Code points of a run without white space (base64, rules of dots) that are taken at once."""
 OWN_LANGUAGE: Final = 120
@@ -32,10 +34,13 @@ OWN_LANGUAGE: Final = 120
 PLACES: Final = 8
 """Places of a text that are listened to for a second language."""
 WIDEST: Final = 12
-"""Code points that count as one token at least: a model may take any run of letters for one unknown word."""
+"""Code points that count as one word or token at least: a model may take any run of letters for one unknown word."""
 
 _ENDED: Final = re.compile(r"[.!?:;…][\"'”»)\]]*\s*$")
 _SPACE: Final = re.compile(r"\s")
+_UNSPACED: Final = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+"""Scripts that put no blank between words: there each sign counts."""
+_WORD: Final = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -50,24 +55,26 @@ class Piece(msgspec.Struct, frozen=True):
     language: str
 
 
-def split(reading: Reading, *, count_tokens: Callable[[str], int], max_tokens: int = MAX_TOKENS) -> list[Piece]:
-    """Cut a Reading into Passages of at most `max_tokens`, heading included, as `count_tokens` counts.
+def count_words(text: str) -> int:
+    """Count words; each sign of a script without blanks is one."""
+    return sum(1 for _ in _WORD.finditer(text))
+
+
+def split(reading: Reading, *, count: Callable[[str], int] = count_words, most: int = MOST_WORDS) -> list[Piece]:
+    """Cut a Reading into Passages of at most `most` words, heading included, as `count` counts.
 
     Without overlap, by design: neighbours are added where they are read. The first call imports llama-index (1.2 s);
     after it about 1 ms a Passage.
     """
-
-    def count(text: str) -> int:
-        return max(count_tokens(text), len(text) // WIDEST)
-
+    count = _by_length_too(count)
     spoken = tell_language(reading.text)
     mixed = _languages(reading.text) - {spoken}
     packer = _Packer(count, spoken)
     starts = [page.start for page in reading.pages]
     pieces: list[Piece] = []
     for start, end, whole_heading in _stretches(reading, spoken):
-        heading = _fitting_heading(whole_heading, count, max_tokens)
-        budget = max_tokens - (count(f"{heading}\n") if heading else 0)
+        heading = _fitting_heading(whole_heading, count, most)
+        budget = most - (count(f"{heading}\n") if heading else 0)
         for begin, stop in packer.pack(reading.text, start, end, budget):
             text = reading.text[begin:stop]
             page = reading.pages[max(0, bisect_right(starts, begin) - 1)].number if reading.pages else 1
@@ -75,6 +82,29 @@ def split(reading: Reading, *, count_tokens: Callable[[str], int], max_tokens: i
             language = own if own in mixed else spoken
             pieces.append(Piece(len(pieces), text, begin, stop, page, heading, language))
     return pieces
+
+
+def windows(piece: Piece, *, count_tokens: Callable[[str], int], max_tokens: int) -> list[tuple[str, int]]:
+    """Give the texts that a Passage is embedded as, each with its tokens: one, if the model reads it whole.
+
+    Windows are cut where sentences end, are about equally long, tile the Passage, and begin with its heading.
+    """
+    count = _by_length_too(count_tokens)
+    heading = _fitting_heading(piece.heading, count, max_tokens)
+    head = f"{heading}\n" if heading else ""
+    whole = count(head + piece.text)
+    if whole <= max_tokens:
+        return [(head + piece.text, whole)]
+    room = max_tokens - (count(head) if head else 0)
+    even = -(-whole // -(-whole // room))  # as many windows as are needed, each with its share
+    packer = _Packer(count, piece.language)
+    cut = packer.pack(piece.text, 0, len(piece.text), min(room, even + even // 4))
+    texts = [head + piece.text[start:end] for start, end in cut]
+    return [(text, count(text)) for text in texts]
+
+
+def _by_length_too(count: Callable[[str], int]) -> Callable[[str], int]:
+    return lambda text: max(count(text), len(text) // WIDEST)
 
 
 def _languages(text: str) -> frozenset[str]:
@@ -120,9 +150,9 @@ def _first_sentence(text: str, language: str) -> int:
     return found[0][1] if found else 0
 
 
-def _fitting_heading(heading: str, count_tokens: Callable[[str], int], max_tokens: int) -> str:
+def _fitting_heading(heading: str, count: Callable[[str], int], most: int) -> str:
     """Give as much of a heading path as half a Passage holds; outer headings go first, then the end of the last."""
-    while heading and count_tokens(f"{heading}\n") > max_tokens // 2:
+    while heading and count(f"{heading}\n") > most // 2:
         _, cut, inner = heading.partition(" › ")
         heading = inner if cut else heading[: len(heading) // 2].rstrip()
     return heading
@@ -131,8 +161,8 @@ def _fitting_heading(heading: str, count_tokens: Callable[[str], int], max_token
 class _Packer:
     """Packs sentences of a stretch into spans of a size, by llama-index's SentenceSplitter."""
 
-    def __init__(self, count_tokens: Callable[[str], int], language: str) -> None:
-        self._count = count_tokens
+    def __init__(self, count: Callable[[str], int], language: str) -> None:
+        self._count = count
         self._language = language
         self._splitters: dict[int, Any] = {}
 

@@ -164,7 +164,7 @@ async def domicile(
             shards=outlets.shards,
             vaults=outlets.vaults,
             embedders=outlets.embedders,
-            passage_tokens=settings.ingestion.passage_tokens,
+            passage_words=settings.ingestion.passage_words,
         )
         intake = Intake(
             database=database,
@@ -374,7 +374,7 @@ def _warm(*, work: bool) -> None:
         sandbox.warm()
         text = "One sentence."
         page = sandbox.PageSpan(number=1, start=0, end=len(text))
-        split(sandbox.Reading(text, [page], [], "text/plain"), count_tokens=len)
+        split(sandbox.Reading(text, [page], [], "text/plain"))
 
 
 async def _sequence(house: House) -> None:

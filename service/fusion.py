@@ -43,6 +43,15 @@ def dense_weight(learned: Mapping[str, float], question: str, passages: Iterable
     return min(learned.get(question, UNKNOWN), best)
 
 
+def learn(quality: Mapping[float, float], near: float = 0.002) -> float:
+    """Give the weight to keep from what a development set scored by weight (such as nDCG@10): the least that is near.
+
+    `near` is how much worse than the best a weight may be; no weight of a leg that is worse than words alone helps.
+    """
+    best = max(quality.values())
+    return min(weight for weight, scored in quality.items() if scored >= best - near)
+
+
 def fuse(founds: Sequence[Found], tokens: Sequence[QuestionTokens], *, dense_weight: float) -> list[Scored]:
     """Join what the shards found, best first; ties are broken by point id, so the order is stable.
 

@@ -76,8 +76,8 @@ class Ingestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Largest original, in bytes."""
     workers: int = 2
     """Documents worked on at once by `serve`; 0 leaves the work to `domicile work` processes."""
-    passage_tokens: int = 200
-    """Longest Passage, in tokens of the embedding model."""
+    passage_words: int = 250
+    """Longest Passage, in words, its heading included."""
 
 
 class Models(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -19,6 +19,8 @@ from typing import Any
 DIED = 86
 """Exit status of a child that reached its crash point."""
 LEASE = 0.4
+WORDS = 20
+"""Words of a Passage: little, so that a small file has several blocks."""
 NUMBERS = "IBAN DE89 3704 0044 0532 0130 00, USt-IdNr. DE136695976."
 FIRST = f"{NUMBERS}\n\n" + "\n\n".join(
     f"Rule {n}: part {n} ends after {n} months at the quarter's end." for n in range(300)
@@ -42,7 +44,7 @@ def two_sites() -> str:
 def embedder() -> Any:
     from tests.doubles.ingesting import HashEmbedder
 
-    return HashEmbedder("fra", max_tokens=20)
+    return HashEmbedder("fra")
 
 
 async def tell(folder: Path, story: str) -> None:
@@ -56,6 +58,7 @@ async def tell(folder: Path, story: str) -> None:
         lease_seconds=LEASE,
         name=f"doomed-{os.getpid()}",
         concurrency=1,
+        passage_words=WORDS,
     ) as house:
         taken = await house.taken("rules.txt", FIRST.encode(), **CLAIM)
         await house.worker.drain()
@@ -98,7 +101,7 @@ def main() -> None:
     builder = TextBuilder()
     builder.put("text", "One sentence. Another one, a little longer than the first.")
     reading: Reading = builder.reading("text/plain")
-    ingestion.splitter.split(reading, count_tokens=lambda text: len(text.split()), max_tokens=20)
+    ingestion.splitter.split(reading, count=lambda text: len(text.split()), most=20)
     ingesting.engine_over(two_sites())
     print("ready", flush=True)
     for line in sys.stdin:

@@ -62,7 +62,12 @@ async def restarted(folder: Path) -> AsyncIterator[Ingesting]:
     for _ in range(50):
         try:
             async with ingesting(
-                folder, fleet=story.fleet(), embedder=story.embedder(), lease_seconds=story.LEASE, name="second"
+                folder,
+                fleet=story.fleet(),
+                embedder=story.embedder(),
+                lease_seconds=story.LEASE,
+                name="second",
+                passage_words=story.WORDS,
             ) as house:
                 yield house
                 return

@@ -21,6 +21,7 @@ from ingestion.erasure import Erasure
 from ingestion.intake import Intake, Refused
 from ingestion.leases import Leases
 from ingestion.pipeline import Pipeline
+from ingestion.splitter import MOST_WORDS
 from ingestion.worker import Worker
 from residency.database import Database, metadata
 from residency.decision import Principal
@@ -152,6 +153,7 @@ async def ingesting(
     name: str = "worker-1",
     max_bytes: int = 4 * 1024 * 1024,
     index: bool = True,
+    passage_words: int = MOST_WORDS,
 ) -> AsyncIterator[Ingesting]:
     """Build the parts over `folder`; opening the same folder again is a restart. Without `index` no shard runs."""
     logging.getLogger("ingestion").setLevel(logging.DEBUG)
@@ -169,7 +171,9 @@ async def ingesting(
     leases = Leases(database, engine, name=name, seconds=lease_seconds)
     common: dict[str, Any] = {"database": database, "engine": engine, "keyring": keyring, "ledger": ledger}
     intake = Intake(**common, vaults=vaults, max_bytes=max_bytes)
-    pipeline = Pipeline(**common, leases=leases, shards=shards, vaults=vaults, embedders=bodies)
+    pipeline = Pipeline(
+        **common, leases=leases, shards=shards, vaults=vaults, embedders=bodies, passage_words=passage_words
+    )
     erasure = Erasure(**common, leases=leases, shards=shards, vaults=vaults)
     worker = Worker(leases=leases, pipeline=pipeline, erasure=erasure, sites=list(shards), concurrency=concurrency)
     intake.arrived = erasure.arrived = worker.wake

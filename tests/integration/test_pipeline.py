@@ -285,8 +285,8 @@ async def test_a_collection_holds_vectors_of_one_model(house: Ingesting) -> None
 async def test_a_long_document_goes_block_by_block_with_progress(
     house: Ingesting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = " ".join(f"word{n}" for n in range(150))
-    body = "\n\n".join(f"Part {n}. {words}." for n in range(600)).encode()
+    words = " ".join(f"word{n}" for n in range(220))
+    body = "\n\n".join(f"Part {n}. {words}." for n in range(650)).encode()
     taken = await house.taken("long.txt", body)
     seen: list[float] = []
     embed = HashEmbedder.embed
