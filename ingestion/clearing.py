@@ -4,39 +4,58 @@ Erasing asks for nothing but the Action erase; where the policy lets the worker 
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from typing import Any
 
 from ingestion.artefacts import work_names
-from ingestion.crash import crash_point
+from ingestion.certificates import store
 from ingestion.documents import Document, names_of
 from ingestion.errors import ErasureError
-from ingestion.leases import ACTIVITY, worker_principal
-from residency import receipt
+from ingestion.leases import ACTIVITY, Lease, worker_principal
 from residency.decision import Ask, Permit
 from residency.engine import Engine
+from residency.journal import Touch
 from residency.ports import Shard, Vault
 from residency.route import Action, Route
 from residency.tag import Tag
 
 
+@dataclass(slots=True, eq=False)
+class Leaving:
+    """One Document on its way out: what is known of it, and what each store reported."""
+
+    lease: Lease
+    versions: list[Document] = field(default_factory=list)
+    routes: dict[str, tuple[Route, Tag]] = field(default_factory=dict)
+    ids: list[str] = field(default_factory=list)
+    existed: dict[str, int] = field(default_factory=dict)
+    stores: list[dict[str, Any]] = field(default_factory=list)
+    touches: list[Touch] = field(default_factory=list)
+    tags: set[Tag] = field(default_factory=set)
+
+
 class Clearing:
-    """Deletes points and sealed files and asks again; both methods may be repeated."""
+    """Deletes points and sealed files and asks again; every method may be repeated."""
 
     def __init__(self, engine: Engine, shards: Mapping[str, Shard], vaults: Mapping[str, Vault]) -> None:
         self.engine = engine
         self.shards = shards
         self.vaults = vaults
 
-    async def unindex(
-        self, site: str, route: Route, tag: Tag, tenant: str, identifier: str, ids: list[str]
+    async def unindex(self, site: str, route: Route, ids: list[str]) -> int:
+        """Delete points by id, and give how many there were."""
+        return await self.shards[site].delete(route, ids)
+
+    async def purge(self, site: str, route: Route) -> dict[str, Any]:
+        """Rebuild the index without what was deleted; gives method and result."""
+        found = await self.shards[site].purge(route)
+        return {key: value if isinstance(value, int | str | bool) else str(value) for key, value in found.items()}
+
+    async def look(
+        self, site: str, route: Route, tag: Tag, tenant: str, ids: list[str], existed: int, purged: dict[str, Any]
     ) -> list[dict[str, Any]]:
-        """Delete points by id, rebuild the index without them, ask again. Raises `ErasureError` for what is left."""
+        """Ask for deleted points again; gives two lines of a certificate. Raises `ErasureError` for what is left."""
         shard = self.shards[site]
-        existed = await shard.delete(route, ids)
-        crash_point("points-deleted")
-        purged = await shard.purge(route)
-        crash_point("purged")
         again = await shard.delete(route, ids)
         if again:
             raise ErasureError(f"{again} points came back at {site}", hint="they are deleted again")
@@ -47,10 +66,10 @@ class Clearing:
             if seen:
                 raise ErasureError(f"{len(seen)} points are left at {site}", hint="they are deleted again")
             check += "; retrieved by id: 0"
+        method = str(purged.get("method", "rebuilt"))
         return [
             store("points", site, "deleted by id", check) | {"count": existed},
-            store("index files", site, str(purged.get("method", "rebuilt")), "rebuilt without the deleted points")
-            | {"result": {k: v if isinstance(v, int | str | bool) else str(v) for k, v in purged.items()}},
+            store("index files", site, method, "rebuilt without the deleted points") | {"result": purged},
         ]
 
     async def unfile(self, site: str, route: Route, tag: Tag, tenant: str, versions: list[Document]) -> dict[str, Any]:
@@ -76,13 +95,3 @@ class Clearing:
         ask = Ask(worker_principal(site, tenant), Action.SEARCH, site, (tag,), activity=ACTIVITY)
         decision = self.engine.decide(ask)
         return decision.route if isinstance(decision, Permit) else None
-
-
-def store(kind: str, site: str, method: str, check: str) -> dict[str, Any]:
-    """Give one line of a certificate: what was done, where, when, and how it was checked."""
-    return {"store": kind, "site": site, "method": method, "time": stamp(), "check": check}
-
-
-def stamp(moment: datetime | None = None) -> str:
-    """Write an instant, now unless one is given."""
-    return receipt.stamp(moment or datetime.now(UTC))

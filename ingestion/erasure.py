@@ -7,17 +7,18 @@ a while (backups that hold wrapped keys) is named in the certificate with its du
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import sqlalchemy as sa
 
-from ingestion import attributes, collections, points, rulings
-from ingestion.clearing import Clearing, stamp, store
+from ingestion import attributes, certificates, collections, holds, orders, points, rulings
+from ingestion.certificates import HORIZON, stamp, store
+from ingestion.clearing import Clearing, Leaving
 from ingestion.crash import crash_point
 from ingestion.documents import Document, of_row
-from ingestion.errors import DocumentError, ErasureError, NotFoundError
+from ingestion.errors import ErasureError, NotFoundError
 from ingestion.leases import ACTIVITY, Lease, Leases
 from ingestion.rows import document
 from ingestion.states import NEVER, State
@@ -25,6 +26,7 @@ from residency import receipt
 from residency.database import Database
 from residency.decision import Principal, Refusal
 from residency.engine import Engine
+from residency.errors import DomicileError
 from residency.journal import Touch, recording
 from residency.keyring import Keyring
 from residency.keytables import dek, dek_wrapped
@@ -34,8 +36,9 @@ from residency.receipt import Draft
 from residency.route import Route
 from residency.tag import Tag
 
-HORIZON: Final = timedelta(days=30)
-"""Within this time the KEK version is rolled and old backups no longer open."""
+TOGETHER: Final = 64
+"""Documents whose points are cleared from an index with one rebuild of it; a heartbeat keeps as many leases."""
+
 
 Also = Callable[[sa.Connection, list[Any]], None]
 """What is done in the commit that begins an erasure."""
@@ -69,6 +72,9 @@ class Erasure:
         self.clearing = Clearing(engine, shards, vaults)
         self.horizon = horizon
         self.arrived = arrived
+        self.listeners: list[Callable[[str], None]] = []
+        """Called with a tenant whose Documents begin to be, or were, erased in this process: caches drop what they hold
+        of it. Other processes see `collections.generation` move in the same commit."""
 
     async def erase(self, principal: Principal, document_id: str, also: Also = nothing) -> Document:
         """Begin: out of every search and without keys on return; a worker does the rest. Again is harmless.
@@ -80,9 +86,10 @@ class Erasure:
         # (1) `erasing`: searches leave it out from this commit on, and whoever works on it loses the row.
         newest = await self.database.run(self._begin, principal, document_id, also)
         crash_point("erasing")
+        self.told([principal.tenant])
         if newest.state is not State.ERASED:
             # (2) The keys: text, names and quotes are unreadable from here on.
-            await self._shred(document_id)
+            await self.shred([document_id])
             self.arrived()
         return newest
 
@@ -90,130 +97,183 @@ class Erasure:
         c, tenant = document.c, principal.tenant
         mine = sa.and_(c.id == document_id, c.tenant_id == tenant)
         with self.database.transaction() as connection:
-            rows = connection.execute(
-                sa.select(document).where(mine).order_by(c.version.desc()).with_for_update()
-            ).all()
+            rows = self.rows_of(connection, mine)
             if not rows:
                 raise NotFoundError("there is no such document", hint="list your documents to see their ids")
+            if any(row.state not in (State.ERASING, State.ERASED) for row in rows):
+                holds.refuse_held(connection, tenant, [(document_id, rows[0].collection_id)])
             also(connection, list(rows))
-            clock = self.database.clock()
-            now = float(connection.execute(sa.select(clock)).scalar_one())
-            for row in rows:
-                if row.state in (State.ERASING, State.ERASED):
-                    continue
-                newest = row.version == rows[0].version
-                # A worker that was stopped and replaced may still have a put under way: let it run out first.
-                doubt = row.lease_owner is not None or (
-                    row.lease_epoch > 1 and row.updated > now - 2 * self.leases.seconds
-                )
-                pause = 2 * self.leases.seconds if doubt else 0.0
-                begun = {"requested": stamp(), "by": "app" if principal.id.startswith("key:") else "person"}
-                connection.execute(
-                    sa.update(document)
-                    .where(mine, c.version == row.version)
-                    .values(
-                        state=State.ERASING,
-                        state_seq=c.state_seq + 1,
-                        cause="",
-                        attempts=0,
-                        retries=0,
-                        lease_owner=None,
-                        lease_until=None,
-                        lease_epoch=c.lease_epoch + 1,
-                        not_before=now + pause if newest else NEVER,
-                        certificate=json.dumps(begun) if newest else None,
-                        updated=clock,
-                    )
-                )
-            collections.turn(connection, tenant)
-            collections.changed(connection, tenant)
+            self.mark(connection, rows, by="app" if principal.id.startswith("key:") else "person")
             return of_row(connection.execute(sa.select(document).where(mine).order_by(c.version.desc())).first())
 
-    async def proceed(self, lease: Lease) -> State:
-        """Do everything after the keys, for all versions of a Document at once; `lease` is on the newest one.
+    @staticmethod
+    def rows_of(connection: sa.Connection, which: sa.ColumnElement[bool]) -> Sequence[sa.Row[Any]]:
+        """Lock and give every version of these Documents, one Document after the other, the newest version first."""
+        c = document.c
+        query = sa.select(document).where(which).order_by(c.id, c.version.desc()).with_for_update()
+        return connection.execute(query).all()
 
-        Raises `ErasureError` when something is left that should be gone, and what outlets raise; it is tried again.
-        """
-        identifier, tenant = lease.row["id"], lease.row["tenant_id"]
-        with recording() as touches:
-            versions = await self.database.run(self._versions, identifier)
-            stores: list[dict[str, Any]] = []
-            # (2) Again the keys, in case the process died between the first commit and this.
-            gone = await self._shred(identifier)
-            stores.append(
-                store("keys", lease.row["site_id"], "wrapped keys deleted", f"{gone} keys of it, 0 still wrapped")
+    def mark(
+        self, connection: sa.Connection, rows: Sequence[sa.Row[Any]], *, by: str, order: str | None = None
+    ) -> None:
+        """Let these versions, as `rows_of` gives them, be `erasing` from this commit on."""
+        c, clock, newest = document.c, self.database.clock(), ""
+        now = float(connection.execute(sa.select(clock)).scalar_one())
+        for row in rows:
+            first, newest = row.id != newest, row.id
+            if row.state in (State.ERASING, State.ERASED):
+                continue
+            # A worker that was stopped and replaced may still have a put under way: let it run out first.
+            doubt = row.lease_owner is not None or (row.lease_epoch > 1 and row.updated > now - 2 * self.leases.seconds)
+            pause = 2 * self.leases.seconds if doubt else 0.0
+            connection.execute(
+                sa.update(document)
+                .where(c.id == row.id, c.version == row.version)
+                .values(
+                    state=State.ERASING,
+                    state_seq=c.state_seq + 1,
+                    cause="",
+                    attempts=0,
+                    retries=0,
+                    lease_owner=None,
+                    lease_until=None,
+                    lease_epoch=c.lease_epoch + 1,
+                    not_before=now + pause if first else NEVER,
+                    certificate=json.dumps({"requested": stamp(), "by": by}) if first else None,
+                    order_id=order,
+                    updated=clock,
+                )
             )
-            crash_point("shredded")
-            routes = self._routes(versions)
-            if isinstance(routes, Refusal):
-                raise ErasureError("the policy refuses to erase", hint="no policy may forbid erasing; check yours")
-            # (3) Points at every Site, then the bytes they leave behind.
-            ids = await self.database.run(self._points, identifier)
-            for site, (route, tag) in routes.items() if ids else ():
-                lease.check()
-                stores += await self.clearing.unindex(site, route, tag, tenant, identifier, ids)
-            # (4) Sealed files.
-            for site, (route, tag) in routes.items():
-                lease.check()
-                stores.append(await self.clearing.unfile(site, route, tag, tenant, versions))
-            crash_point("files-deleted")
-            # (5) The bytes of deleted rows.
-            clean, how = await self.database.run(self._checkpoint)
-            method = "deleted rows overwritten, log folded in" if self.database.sqlite else "rows deleted"
-            stores.append(store("database", "", method, how if clean else f"not complete yet: {how}"))
-            crash_point("checkpointed")
-            # (6) Row and entry in one commit.
-            facts = self._facts(lease, versions, len(ids), stores)
-            tags = tuple({version.tag for version in versions})
-            await self.database.run(self._commit, lease, facts, tags, touches, [v.receipt for v in versions])
-            crash_point("erased")
+        for tenant in {row.tenant_id for row in rows}:
+            collections.turn(connection, tenant)
+            collections.changed(connection, tenant)
+
+    async def proceed(self, leases: Sequence[Lease]) -> list[tuple[Lease, DomicileError]]:
+        """Do everything after the keys, for all versions of each Document; `leases` are on the newest ones, of one
+        tenant at one Site, so that an index is rebuilt once for all of them.
+
+        Gives those that are not done, each with what held it up, such as an `ErasureError` for something that is left
+        and should be gone; they are tried again.
+        """
+        works, left = [Leaving(lease) for lease in leases], list[tuple[Lease, DomicileError]]()
+
+        async def each(step: Callable[[Leaving], Awaitable[None]]) -> None:
+            for work in list(works):
+                try:
+                    with recording() as touches:
+                        work.lease.check()
+                        await step(work)
+                    work.touches += touches
+                except DomicileError as error:
+                    works.remove(work)
+                    left.append((work.lease, error))
+
+        # (2) Again the keys, in case the process died between the first commit and this. (3) Points at every Site.
+        await each(self._unreadable)
+        await each(self._unindex)
+        # (3b) The bytes they leave behind, once for all.
+        for site in sorted({site for work in works if work.ids for site in work.routes}):
+            await self._purge(site, [work for work in works if work.ids and site in work.routes], each)
+        # (4) Asked again; then sealed files.
+        await each(self._unfile)
+        if not works:
+            return left
+        # (5) The bytes of deleted rows.
+        clean, how = await self.database.run(self._checkpoint)
+        method = "deleted rows overwritten, log folded in" if self.database.sqlite else "rows deleted"
+        for work in works:
+            work.stores.append(store("database", "", method, how if clean else f"not complete yet: {how}"))
+        crash_point("checkpointed")
+        # (6) Row and entry in one commit.
+        await each(self._finish)
         await self.database.run(self._checkpoint)
-        return State.ERASED
+        self.told({work.lease.row["tenant_id"] for work in works})
+        return left
+
+    async def _unreadable(self, work: Leaving) -> None:
+        identifier, site = work.lease.row["id"], work.lease.row["site_id"]
+        work.versions = await self.database.run(self._versions, identifier)
+        gone = await self.shred([identifier])
+        work.stores.append(store("keys", site, "wrapped keys deleted", f"{gone} keys of it, 0 still wrapped"))
+        crash_point("shredded")
+        routes = self._routes(work.versions)
+        if isinstance(routes, Refusal):
+            raise ErasureError("the policy refuses to erase", hint="no policy may forbid erasing; check yours")
+        work.routes, work.ids = routes, await self.database.run(self._points, identifier)
+
+    async def _unindex(self, work: Leaving) -> None:
+        for site, (route, _) in work.routes.items() if work.ids else ():
+            work.existed[site] = await self.clearing.unindex(site, route, work.ids)
+        crash_point("points-deleted")
+
+    async def _purge(self, site: str, works: list[Leaving], each: Any) -> None:
+        route, tag = works[0].routes[site]
+        result: dict[str, Any] = {}
+        failed: DomicileError | None = None
+        with recording() as touches:
+            try:
+                result = await self.clearing.purge(site, route)
+            except DomicileError as error:
+                failed = error
+        crash_point("purged")
+
+        async def told(work: Leaving) -> None:
+            if work in works:
+                if failed is not None:
+                    raise failed
+                work.touches += touches
+                work.tags.add(tag)
+                checked, tenant = work.routes[site], work.lease.row["tenant_id"]
+                work.stores += await self.clearing.look(site, *checked, tenant, work.ids, work.existed[site], result)
+
+        await each(told)
+
+    async def _unfile(self, work: Leaving) -> None:
+        for site, (route, tag) in work.routes.items():
+            tenant = work.lease.row["tenant_id"]
+            work.stores.append(await self.clearing.unfile(site, route, tag, tenant, work.versions))
+        crash_point("files-deleted")
+
+    async def _finish(self, work: Leaving) -> None:
+        tags = tuple({version.tag for version in work.versions} | work.tags)
+        facts = certificates.facts(work.lease.row, work.versions, len(work.ids), work.stores, self.horizon)
+        await self.database.run(self._commit, work.lease, facts, tags, work.touches, [v.receipt for v in work.versions])
+        crash_point("erased")
+
+    def told(self, tenants: Iterable[str]) -> None:
+        """Tell the listeners whose Documents are going, or gone."""
+        for tenant in tenants:
+            for listener in self.listeners:
+                listener(tenant)
 
     async def certificate(self, tenant: str, document_id: str) -> dict[str, Any]:
-        """Give what each store reported; `state` is pending until every probe found nothing.
+        """Give the certificate as far as it stands, see `certificates.of`."""
 
-        Raises `NotFoundError` for an unknown id and `DocumentError` for a Document nobody asked to erase.
-        """
-        c = document.c
-        query = sa.select(c.state, c.certificate).where(c.tenant_id == tenant, c.id == document_id)
-
-        def find() -> Any:
+        def find() -> dict[str, Any]:
             with self.database.reading() as connection:
-                return connection.execute(query.order_by(c.version.desc()).limit(1)).first()
+                return certificates.of(connection, tenant, document_id)
 
-        row = await self.database.run(find)
-        if row is None:
-            raise NotFoundError("there is no such document", hint="list your documents to see their ids")
-        if row.state not in (State.ERASING, State.ERASED):
-            raise DocumentError("nobody asked to erase this document", hint="DELETE it first")
-        known: dict[str, Any] = json.loads(row.certificate or "{}")
-        state = "complete" if row.state == State.ERASED and known.get("receipt") else "pending"
-        return {"document": document_id, "tenant": tenant, "state": state} | known
+        return await self.database.run(find)
 
     # --- the steps ----------------------------------------------------------------------------------------------------
 
-    async def _shred(self, identifier: str) -> int:
-        """Destroy the key of every version; gives how many there were, and proves that none is left."""
-        subject = bytes.fromhex(identifier)
-        mine = sa.select(dek.c.id).where(dek.c.subject_id == subject)
-
-        def find() -> list[bytes]:
-            with self.database.reading() as connection:
-                return [bytes(row.id) for row in connection.execute(mine)]
-
-        found = await self.database.run(find)
-        for dek_id in found:
-            await self.keyring.shred(dek_id, within=self.horizon.total_seconds())
-
-        def left() -> int:
-            with self.database.reading() as connection:
-                held = sa.select(sa.func.count()).select_from(dek_wrapped).where(dek_wrapped.c.dek_id.in_(mine))
-                return int(connection.execute(held).scalar_one())
-
-        if await self.database.run(left):
+    async def shred(self, identifiers: Sequence[str]) -> int:
+        """Destroy the key of every version of these; gives how many there were, and proves that none is left."""
+        found = await self.database.run(self._deks, identifiers)
+        await self.keyring.shred_all(found, within=self.horizon.total_seconds())
+        if await self.database.run(self._deks, identifiers, wrapped=True):
             raise ErasureError("a key of the document is still there", hint="it is tried again")
         return len(found)
+
+    def _deks(self, identifiers: Sequence[str], *, wrapped: bool = False) -> list[bytes]:
+        query, found = sa.select(dek.c.id), list[bytes]()
+        if wrapped:
+            query = query.join_from(dek, dek_wrapped, dek_wrapped.c.dek_id == dek.c.id)
+        with self.database.reading() as connection:
+            for at in range(0, len(identifiers), 500):
+                subjects = [bytes.fromhex(each) for each in identifiers[at : at + 500]]
+                found += [bytes(row.id) for row in connection.execute(query.where(dek.c.subject_id.in_(subjects)))]
+        return found
 
     def _routes(self, versions: list[Document]) -> dict[str, tuple[Route, Tag]] | Refusal:
         routes: dict[str, tuple[Route, Tag]] = {}
@@ -223,26 +283,6 @@ class Erasure:
                 return route
             routes[version.site] = (route, version.tag)
         return routes
-
-    def _facts(self, lease: Lease, versions: list[Document], put: int, stores: list[dict[str, Any]]) -> dict[str, Any]:
-        begun = json.loads(lease.row["certificate"] or "{}")
-        due = stamp(datetime.now(UTC) + self.horizon)
-        backups = "backups of the database hold wrapped keys until the key version is rolled"
-        return {
-            "format": "domicile-erasure/v1",
-            "ground": "GDPR 17(1)",
-            "requested": begun.get("requested", stamp()),
-            "by": begun.get("by", "app"),
-            "completed": stamp(),
-            "scope": {
-                "versions": len(versions),
-                "passages": sum(version.passages for version in versions),
-                "points": put,
-                "bytes": sum(version.size for version in versions),
-            },
-            "stores": stores,
-            "residuals": [{"where": "backups", "what": backups, "due": due}],
-        }
 
     # --- rows ---------------------------------------------------------------------------------------------------------
 
@@ -287,6 +327,8 @@ class Erasure:
             )
             certificate = json.dumps(known)
             self.leases.move(lease, State.ERASED, connection=connection, release=True, certificate=certificate, **empty)
+            if lease.row["order_id"]:
+                orders.settle(connection, self.ledger, lease.row["order_id"], self.database.clock())
 
     def _checkpoint(self) -> tuple[bool, str]:
         """Fold SQLite's log away; a reader at that moment prevents it, so try a few times."""

@@ -4,6 +4,7 @@ DomicileError
 └── IngestionError
     ├── DocumentError     no such Document, or its state does not allow that
     │   ├── NotFoundError     an id that is not the tenant's, or never was: the two look the same
+    │   ├── HoldError         it is on legal hold, so it is not erased
     │   ├── CursorError       a cursor that did not come from a listing
     │   └── DecidedError      a reviewer's decision stands already
     ├── UploadError       a body that cannot be taken in (empty, too large, bad name)
@@ -34,6 +35,12 @@ class NotFoundError(DocumentError):
     """No such id for this tenant."""
 
     code = "not_found"
+
+
+class HoldError(DocumentError):
+    """A legal hold stands on it; the message gives the hold's reason."""
+
+    code = "on_hold"
 
 
 class CursorError(DocumentError):

@@ -152,6 +152,29 @@ class Leases:
             self._beat_from_now_on()
         return lease
 
+    def take_along(self, lease: Lease, most: int) -> list[Lease]:
+        """Take up to `most` more Documents of the same tenant and Site that wait to be erased."""
+        c, clock, asked = document.c, self.database.clock(), time.monotonic()
+        free = sa.or_(c.lease_until.is_(None), c.lease_until < clock)
+        waiting = (c.tenant_id == lease.row["tenant_id"], c.state == State.ERASING, c.site_id == lease.row["site_id"])
+        query = sa.select(c.id, c.version).where(*waiting, c.not_before <= clock, free).order_by(c.not_before)
+        taken = {"lease_owner": self.name, "lease_epoch": c.lease_epoch + 1, "attempts": c.attempts + 1}
+        with self.database.transaction() as connection:
+            found = connection.execute(query.limit(most).with_for_update(skip_locked=True)).all()
+            rows = [
+                connection.execute(
+                    sa.update(document)
+                    .where(c.id == each.id, c.version == each.version)
+                    .values(taken | {"lease_until": clock + self.seconds})
+                    .returning(*c)
+                ).mappings().one()
+                for each in found
+            ]  # fmt: skip
+        more = [Lease(dict(row), row["lease_epoch"], asked + self.seconds) for row in rows]
+        with self._lock:
+            self._held |= {each.key: each for each in more}
+        return more
+
     def move(
         self,
         lease: Lease,

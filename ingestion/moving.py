@@ -16,7 +16,8 @@ import sqlalchemy as sa
 
 from ingestion import collections, points, rulings
 from ingestion.artefacts import Artefacts
-from ingestion.clearing import Clearing, stamp, store
+from ingestion.certificates import stamp, store
+from ingestion.clearing import Clearing
 from ingestion.crash import crash_point
 from ingestion.documents import Document, Documents, names_of, of_row
 from ingestion.errors import DocumentError, LeaseLostError, NotFoundError
@@ -339,7 +340,11 @@ class Moving:
         crash_point("move-shredded")
         ids = await self.database.run(self._points, work)
         if ids:
-            stores += await self.clearing.unindex(site, route, tag, work["tenant_id"], work["id"], ids)
+            existed = await self.clearing.unindex(site, route, ids)
+            crash_point("points-deleted")
+            purged = await self.clearing.purge(site, route)
+            crash_point("purged")
+            stores += await self.clearing.look(site, route, tag, work["tenant_id"], ids, existed, purged)
         stores.append(await self.clearing.unfile(site, route, tag, work["tenant_id"], versions))
         crash_point("move-cleared")
         await self.database.run(self._left, work, versions, stores)

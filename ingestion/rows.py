@@ -3,7 +3,7 @@
 Rules kept here: a row holds ids, counters, codes, keyed MACs and sealed fields, never content, a name in clear, or an
 exception's text. `jurisdiction` is the origin that keys and AAD were made for; `tag_pending` a narrower Tag that the
 key may already be wrapped for; `claim_digest` tells two claims apart; `artefact_id` names the original's write run;
-`moved_from` is the version at another Site that this one is a copy of.
+`moved_from` is the version at another Site that this one is a copy of; `order_id` the order by which it is erased.
 """
 
 import sqlalchemy as sa
@@ -55,7 +55,8 @@ document = sa.Table(
     sa.Column("certificate", sa.Text),
     sa.Column("created", sa.Float, nullable=False),
     sa.Column("updated", sa.Float, nullable=False),
-    sa.Column("moved_from", sa.Integer),  # last, as migration 0005 adds it: the workers' take reads rows by place
+    sa.Column("moved_from", sa.Integer),  # the last two as migrations add them: the workers' take reads rows by place
+    sa.Column("order_id", sa.String(32)),
     # With the lease the row says who works on it and until when; one without the other would look free.
     sa.CheckConstraint("(lease_owner IS NULL) = (lease_until IS NULL)", name="lease"),
 )
@@ -63,4 +64,6 @@ _ready = document.c.state.in_([str(state) for state in READY])
 sa.Index("ix_document_ready", document.c.tenant_id, document.c.not_before, sqlite_where=_ready, postgresql_where=_ready)
 sa.Index("ix_document_name", document.c.collection_id, document.c.name_mac)
 sa.Index("ix_document_listed", document.c.tenant_id, document.c.created)
+_ordered = document.c.order_id.is_not(None)
+sa.Index("ix_document_order", document.c.order_id, sqlite_where=_ordered, postgresql_where=_ordered)
 sa.Index("ix_document_state", document.c.tenant_id, document.c.state)

@@ -13,7 +13,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from ingestion.erasure import Erasure
+from ingestion.erasure import TOGETHER, Erasure
 from ingestion.errors import LeaseLostError
 from ingestion.leases import Lease, Leases
 from ingestion.pipeline import Pipeline
@@ -140,18 +140,27 @@ class Worker:
             log.error("the database failed in mid-step", extra={"error": type(error).__name__})
 
     async def _erase(self, lease: Lease) -> None:
+        """Erase a Document, and with it those of its tenant and Site that wait for the same: one rebuild serves all."""
         run, leases = self.leases.database.run, self.leases
+        group = [lease, *await run(leases.take_along, lease, TOGETHER - 1)]
         try:
-            await self.erasure.proceed(lease)
-        except LeaseLostError:
-            raise
-        except DomicileError as error:
-            await run(leases.release, lease, cause=error.code)
-        except sa.exc.DBAPIError:
+            for each, error in await self.erasure.proceed(group):
+                if isinstance(error, LeaseLostError):
+                    leases.forget(each)
+                else:
+                    await self._back(each, error.code)
+        except (sa.exc.DBAPIError, asyncio.CancelledError):
+            for each in group[1:]:
+                leases.forget(each)  # they run out by themselves
             raise
         except Exception as error:
             log.error("an erasure broke", extra={"error": type(error).__name__})
-            await run(leases.release, lease, cause="internal")
+            for each in group:
+                await self._back(each, "internal")
+
+    async def _back(self, lease: Lease, cause: str) -> None:
+        with contextlib.suppress(LeaseLostError):
+            await self.leases.database.run(self.leases.release, lease, cause=cause)
 
     async def _tidy(self, stop: asyncio.Event, tidy: Callable[[], Awaitable[object]]) -> None:
         while not stop.is_set():

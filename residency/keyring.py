@@ -44,7 +44,7 @@ __all__ = ["KekState", "Keyring", "SearchKeys"]
 CACHED: Final = 4096
 """Open keys held at most."""
 CACHE_SECONDS: Final = 60.0
-"""Seconds that an open key is held at most."""
+"""Seconds that one is held at most."""
 REFILL: Final = 256
 """Messages reserved when an opened key seals beyond what was reserved ahead."""
 _Held = tuple[OpenDek, bytes, float]
@@ -164,12 +164,16 @@ class Keyring:
         self._forget(dek_id)
 
     async def shred(self, dek_id: bytes, *, within: float | None = None) -> bool:
-        """Delete the wrapped key: what it sealed is unreadable from this commit on. False when it was gone already.
+        """Shred one, see `shred_all`; False when it was gone already."""
+        return await self.shred_all([dek_id], within=within) == 1
 
-        Old pages of the database may still hold it until `Database.checkpoint`; backups, until the KEK is destroyed:
-        `within` so many seconds, where that is promised.
+    async def shred_all(self, dek_ids: Sequence[bytes], *, within: float | None = None) -> int:
+        """Delete wrapped keys: what they sealed is unreadable from these commits on. Gives how many were there.
+
+        Old pages may hold them until `Database.checkpoint`; backups until the KEK is destroyed, within so many seconds.
         """
-        gone = await self._database.run(self._store.shred, dek_id, within)
+        starts = range(0, len(dek_ids), 400)
+        gone = sum([await self._database.run(self._store.shred, dek_ids[at : at + 400], within) for at in starts])
         self.empty()
         return gone
 
@@ -334,8 +338,7 @@ class Keyring:
         # Entries stand in the order of their making, so the expired ones come first.
         now = time.monotonic()
         while self._open:
-            first = next(iter(self._open))
-            if self._open[first][2] > now:
+            if self._open[first := next(iter(self._open))][2] > now:
                 break
             self._forget(first)
         self._searching = {place: held for place, held in self._searching.items() if held[2] > now}

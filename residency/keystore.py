@@ -151,20 +151,21 @@ class Keystore:
             )
         return count
 
-    def shred(self, dek_id: bytes, within: float | None = None) -> bool:
-        """Delete the wrapped key and mark the DEK; False when there was none.
+    def shred(self, dek_ids: Sequence[bytes], within: float | None = None) -> int:
+        """Delete wrapped keys and mark the DEKs; gives how many there were.
 
-        `within` (seconds) sets the term of every KEK version that it was ever wrapped under: its own and those before.
+        `within` (seconds) sets the term of every KEK version that one was ever wrapped under: its own and those before.
         """
         with self._database.transaction() as connection:
-            gone = connection.execute(sa.delete(dek_wrapped).where(dek_wrapped.c.dek_id == dek_id)).rowcount
-            connection.execute(sa.update(dek).where(dek.c.id == dek_id).values(state="shredded"))
-            if gone and within is not None:
-                mine = sa.select(dek.c.kek_id, dek.c.kek_version).where(dek.c.id == dek_id)
-                kek_id, version = connection.execute(mine).one()
+            mine = sa.select(dek.c.kek_id, sa.func.max(dek.c.kek_version)).group_by(dek.c.kek_id)
+            mine = mine.join_from(dek, dek_wrapped, dek_wrapped.c.dek_id == dek.c.id).where(dek.c.id.in_(dek_ids))
+            over = connection.execute(mine).all()
+            gone = connection.execute(sa.delete(dek_wrapped).where(dek_wrapped.c.dek_id.in_(dek_ids))).rowcount
+            connection.execute(sa.update(dek).where(dek.c.id.in_(dek_ids)).values(state="shredded"))
+            for kek_id, version in over if within is not None else ():
                 ever = (kek.c.id == kek_id, kek.c.version <= version, kek.c.state != "destroyed")
-                connection.execute(sa.update(kek).where(*ever).values(due=self._sooner(within)))
-        return bool(gone)
+                connection.execute(sa.update(kek).where(*ever).values(due=self._sooner(within or 0.0)))
+        return int(gone)
 
     def _sooner(self, within: float) -> sa.ColumnElement[float]:
         term = self._database.clock() + within

@@ -55,6 +55,7 @@ dek = sa.Table(
     sa.Column("state", sa.String(8), nullable=False),
     sa.ForeignKeyConstraint(["kek_id", "kek_version"], ["kek.id", "kek.version"]),
     sa.Index("ix_dek_kek", "kek_id", "kek_version", "id"),
+    sa.Index("ix_dek_subject_id", "subject_id"),
     sqlite_with_rowid=False,  # rows in id order, as a rewrap walks them: a twentieth of the bytes written
 )
 """`seals` counts messages reserved; `tag_digest` helps diagnosis only, the Tag's row is what an unwrap binds."""

@@ -23,10 +23,11 @@ from residency.zones import Zones
 SCHEMA: Final = "schema.cedarschema"
 ZONES: Final = "zones.toml"
 SETS: Final = "sets.toml"
+RETENTION: Final = "retention.toml"
 MOST_BYTES: Final = 4 * 1024 * 1024
 """Bytes that all files of one Rulebook may have together."""
 _NAME: Final = re.compile(
-    r"(schema\.cedarschema|zones\.toml|sets\.toml|README\.md|(sets/)?[a-z0-9][a-z0-9-]*\.cedar|cases/[a-z0-9][a-z0-9-]*\.toml)"
+    r"(schema\.cedarschema|zones\.toml|sets\.toml|retention\.toml|README\.md|(sets/)?[a-z0-9][a-z0-9-]*\.cedar|cases/[a-z0-9][a-z0-9-]*\.toml)"
 )
 
 
@@ -51,7 +52,7 @@ class Rulebook:
         """Read a policies folder. Raises `PolicyError` when it is not there or holds no rules."""
         found: dict[str, bytes] = {}
         try:
-            for pattern in ("*.cedar", SCHEMA, ZONES, SETS, "README.md", "sets/*.cedar", "cases/*.toml"):
+            for pattern in ("*.cedar", SCHEMA, ZONES, SETS, RETENTION, "README.md", "sets/*.cedar", "cases/*.toml"):
                 for path in folder.glob(pattern):
                     found[path.relative_to(folder).as_posix()] = path.read_bytes()
         except OSError as error:

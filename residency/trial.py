@@ -17,7 +17,8 @@ from residency.fleet import Fleet
 from residency.impact import Checked, HeldChange, Impact, Progress, check, diff, held
 from residency.lint import Finding, lint
 from residency.policy import PolicySet
-from residency.rulebook import Rulebook
+from residency.retention import Retention
+from residency.rulebook import RETENTION, Rulebook
 from residency.tag import Tag
 from residency.zones import Zones
 
@@ -35,6 +36,8 @@ class Trial:
     cases: int
     failed: tuple[CaseResult, ...]
     checked: Checked
+    retention: tuple[str, ...] = ()
+    """What is wrong with `retention.toml`."""
 
     @property
     def good(self) -> bool:
@@ -46,6 +49,7 @@ class Trial:
         """Everything found, one sentence each."""
         lines = [str(finding) for finding in self.findings]
         lines += [f"cases/{each.file}: {each.name}: wanted {each.wanted}, got {each.got}" for each in self.failed]
+        lines += self.retention
         first = {each.invariant: each for each in reversed(self.checked.violations)}
         for name, each in first.items():
             count = sum(other.invariant == name for other in self.checked.violations)
@@ -113,7 +117,8 @@ def examine(
     findings = lint(policy, zones, fleet, tenants=tenants, now=now)
     failed = tuple(result for result in results if not result.passed)
     checked = check(policy, zones, fleet, now=now, held=tags, progress=progress)
-    return Trial(policy, zones, tuple(findings), len(results), failed, checked)
+    kept = Retention.parse(book.files.get(RETENTION, b"")).lint(zones, tenants=tenants)
+    return Trial(policy, zones, tuple(findings), len(results), failed, checked, tuple(kept))
 
 
 def consequence(

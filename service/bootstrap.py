@@ -20,7 +20,7 @@ from residency.errors import DomicileError
 from residency.ports import Embedder
 from service.accounts import Accounts
 from service.errors import HomeError
-from service.home import database_of, fleet_file, origin_of, rules, service_key, software, witnesses
+from service.home import database_of, fleet_file, origin_of, retention, rules, service_key, software, witnesses
 from service.house import House
 from service.outfitting import Outlets, _providers, _remote, open_outlets, scheme
 from service.probing import Probing
@@ -56,6 +56,8 @@ async def domicile(
     from ingestion.documents import Documents
     from ingestion.drift import Drift
     from ingestion.erasure import Erasure
+    from ingestion.forgetting import Forgetting
+    from ingestion.holds import Holds
     from ingestion.intake import Intake
     from ingestion.leases import Leases
     from ingestion.pipeline import Pipeline
@@ -145,6 +147,8 @@ async def domicile(
             horizon=horizon,
             arrived=arrived,
         )
+        forgetting = Forgetting(erasure, lambda: (retention(settings, engine.zones), engine.zones))
+        holds = Holds(database, ledger)
         custody = Custody(
             engine=engine, keyring=keyring, ledger=ledger, database=database, steward=settings.rules.admin_tenant
         )
@@ -187,6 +191,7 @@ async def domicile(
         async def hourly() -> None:
             await intake.sweep()
             await database.run(repeats.sweep)
+            await forgetting.once()
             await tending.once()
             await drift.check()
 
@@ -222,7 +227,9 @@ async def domicile(
             sentences=settings.answers.sentences,
             passages=settings.answers.passages,
         )
-        catalogue = Catalogue(engine=engine, documents=documents, keyring=keyring, ledger=ledger, vaults=outlets.vaults)
+        catalogue = Catalogue(
+            engine=engine, documents=documents, keyring=keyring, ledger=ledger, vaults=outlets.vaults, holds=holds
+        )
         house = House(
             settings=settings,
             database=database,
@@ -246,6 +253,8 @@ async def domicile(
             intake=intake,
             worker=worker,
             erasure=erasure,
+            forgetting=forgetting,
+            holds=holds,
             searching=searching,
             answering=answering,
             reporting=Reporting(

@@ -12,6 +12,7 @@ from typing import Any
 from ingestion.artefacts import Artefacts
 from ingestion.documents import Document, Documents, State
 from ingestion.errors import DocumentError, NotFoundError
+from ingestion.holds import Holds
 from residency.decision import Ask, Permit, Principal, Refusal
 from residency.engine import Engine
 from residency.envelope import open_field
@@ -37,6 +38,8 @@ class Entry:
     name: str
     zone: str
     collection: str
+    held: str = ""
+    """Reason of the legal hold that stands on it."""
 
     def facts(self) -> dict[str, Any]:
         """Give the wire form of the outside contract."""
@@ -57,6 +60,7 @@ class Entry:
             "passages": document.passages,
             "progress": round(document.progress, 3),
             "error": document.error,
+            "held": self.held,
             "receipt": document.receipt,
             "created": document.created,
             "updated": document.updated,
@@ -88,12 +92,14 @@ class Catalogue:
         keyring: Keyring,
         ledger: Ledger,
         vaults: Mapping[str, Vault],
+        holds: Holds,
     ) -> None:
         self._engine = engine
         self._documents = documents
         self._keyring = keyring
         self._ledger = ledger
         self._vaults = vaults
+        self._holds = holds
 
     async def listing(
         self,
@@ -132,6 +138,8 @@ class Catalogue:
         names = await self._names(principal, documents)
         known = await self._documents.database.run(self._documents.collections, principal.tenant)
         slugs = {each.id: each.name for each in known}
+        pairs = [(each.id, each.collection) for each in documents]
+        held = await self._documents.database.run(self._holds.on, principal.tenant, pairs)
         sites = self._engine.fleet.sites
         return [
             Entry(
@@ -139,6 +147,7 @@ class Catalogue:
                 names.get((document.id, document.version), WITHHELD),
                 sites[document.site].zone if document.site in sites else "",
                 slugs.get(document.collection, ""),
+                held[document.id].reason if document.id in held else "",
             )
             for document in documents
         ]

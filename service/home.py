@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING
 import residency
 from residency import logkey
 from residency.database import Database
+from residency.errors import PolicyError
 from residency.fleet import Fleet
 from residency.notes import Verifier
 from residency.policy import PolicySet
+from residency.retention import Retention
+from residency.rulebook import RETENTION
 from residency.zones import Zones
 from service.accounts import Accounts
 from service.errors import HomeError
@@ -95,6 +98,18 @@ def rules(settings: Settings) -> tuple[Zones, PolicySet, Fleet]:
     else:
         fleet = Fleet.single(settings.here.zone, settings.here.operator, zones)
     return zones, policy, fleet
+
+
+def retention(settings: Settings, zones: Zones) -> Retention:
+    """Give the rules of retention in force; none where the folder has no file of them.
+
+    Raises `PolicyError` for rules with something wrong: then nothing is erased by rule.
+    """
+    file = policies_of(settings) / RETENTION
+    found = Retention.parse(file.read_bytes() if file.is_file() else b"")
+    if wrong := found.lint(zones):
+        raise PolicyError(wrong[0], hint="domicile policy check says everything that is wrong")
+    return found
 
 
 def fleet_file(settings: Settings) -> Path:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from ingestion.documents import Documents
 from ingestion.drift import Drift
 from ingestion.erasure import Erasure
+from ingestion.forgetting import Forgetting
+from ingestion.holds import Holds
 from ingestion.intake import Intake
 from ingestion.moving import Moving
 from ingestion.reviewing import Reviewing
@@ -51,6 +53,8 @@ class House:
     intake: Intake
     worker: Worker
     erasure: Erasure
+    forgetting: Forgetting
+    holds: Holds
     searching: Searching
     answering: Answering
     reporting: Reporting

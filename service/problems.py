@@ -24,6 +24,7 @@ STATUS: Mapping[str, tuple[int, str]] = {
     "not_found": (404, "Not found"),
     "method_not_allowed": (405, "This method is not served here"),
     "in_progress": (409, "The same call is still running"),
+    "on_hold": (409, "A legal hold stands on it"),
     "state_conflict": (409, "The present state does not allow that"),
     "erased": (410, "Erased"),
     "too_large": (413, "Too large"),

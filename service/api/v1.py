@@ -4,6 +4,7 @@ from litestar import Router
 
 from service.api.answers import AnswersController
 from service.api.documents import DocumentsController
+from service.api.erasures import ErasuresController, HoldsController
 from service.api.openai.chat import ChatController
 from service.api.openai.embeddings import EmbeddingsController
 from service.api.openai.files import FilesController
@@ -26,6 +27,8 @@ def v1() -> Router:
         "/v1",
         route_handlers=[
             DocumentsController,
+            ErasuresController,
+            HoldsController,
             SearchController,
             AnswersController,
             ChatController,

@@ -1,11 +1,10 @@
-"""`domicile ingest|search|ask|documents|erase`: the operator's hands on documents, ruled on like everybody's."""
+"""`domicile ingest|search|ask|documents`: the operator's hands on documents, ruled on like everybody's."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import rich_click as click
 from click.exceptions import Exit
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -225,28 +224,6 @@ def documents(settings: Settings, tenant: str, as_json: bool, collection: str) -
         show({"documents": rows})
     else:
         _table(rows)
-
-
-@click.command()
-@home_option
-@tenant_option
-@json_option
-@click.argument("document_id")
-def erase(settings: Settings, tenant: str, as_json: bool, document_id: str) -> None:
-    """Forget a document: destroy its key, drop its passages, and print the certificate."""
-
-    async def story(house: House) -> dict[str, Any]:
-        await house.welcome(tenant)
-        principal = operator(settings, tenant)
-        await house.erasure.erase(principal, document_id)
-        await house.worker.drain()
-        return await house.erasure.certificate(tenant, document_id)
-
-    certificate = in_house(settings, story)
-    if as_json:
-        show(certificate)
-    else:
-        click.echo(msgspec.json.format(msgspec.json.encode(certificate), indent=2).decode())
 
 
 def _size(path: Path) -> int:

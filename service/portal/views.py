@@ -84,6 +84,7 @@ def _row(entry: Entry, fleet: Fleet) -> dict[str, Any]:
         "class": CLASSES[document.tag.classification],
         "collection": entry.collection,
         "receipt": document.receipt,
+        "held": entry.held,
     }
 
 

@@ -18,6 +18,8 @@ from ingestion.arrivals import Taken
 from ingestion.claims import Claim
 from ingestion.documents import Document, Documents
 from ingestion.erasure import Erasure
+from ingestion.forgetting import Forgetting
+from ingestion.holds import Holds
 from ingestion.intake import Intake, Refused
 from ingestion.leases import Leases
 from ingestion.pipeline import Pipeline
@@ -36,6 +38,7 @@ from residency.outlets.shards.edge import EdgeShard
 from residency.outlets.vaults.folder import FolderVault
 from residency.policy import PolicySet
 from residency.ports import Embedder, Vectors
+from residency.retention import Retention
 from residency.route import Action, Route
 from residency.zones import Zones
 
@@ -96,6 +99,10 @@ class Ingesting:
     pipeline: Pipeline
     erasure: Erasure
     worker: Worker
+    forgetting: Forgetting
+    holds: Holds
+    retention: list[Retention]
+    """The rules of retention in force, as its one element."""
 
     async def send(
         self, name: str, body: bytes, *, principal: Principal = APP, block: int = 65_536, **claim: Any
@@ -177,11 +184,14 @@ async def ingesting(
     erasure = Erasure(**common, leases=leases, shards=shards, vaults=vaults)
     worker = Worker(leases=leases, pipeline=pipeline, erasure=erasure, sites=list(shards), concurrency=concurrency)
     intake.arrived = erasure.arrived = worker.wake
+    retention = [Retention()]
+    forgetting = Forgetting(erasure, lambda: (retention[0], engine.zones))
     await asyncio.gather(*(shard.start() for shard in shards.values() if index))
     try:
         yield Ingesting(
             folder, database, engine, keyring, ledger, shards, vaults, bodies,
             Documents(database), leases, intake, pipeline, erasure, worker,
+            forgetting, Holds(database, ledger), retention,
         )  # fmt: skip
     finally:
         leases.close()
