@@ -7,6 +7,7 @@
 An entry is a typical answer: two documents, four steps at one Site, five commitments, about 2.2 kB.
 """
 
+import asyncio
 import json
 import os
 import resource
@@ -24,6 +25,7 @@ import sqlalchemy as sa
 from bench.measuring import machine, percentile
 from residency import leaves as rows
 from residency import receipt, verify
+from residency.appending import MOST, Entry
 from residency.database import Database, metadata
 from residency.fleet import Fleet
 from residency.journal import Touch
@@ -39,6 +41,10 @@ ROOT = Path(__file__).parents[1]
 COUNT = int(os.environ.get("BENCH_LEDGER", "200000"))
 IN_ONE = 500
 """Entries in one transaction while filling: what a commit costs is measured apart."""
+ALONE = 116
+"""Of those, written one by one, as a story that has no company; the others as callers that share a commit."""
+CALLERS = 64
+"""At the same time, while measuring what sharing a commit gives."""
 ZONES = Zones.load(ROOT / "policies" / "zones.toml")
 FLEET = Fleet.load(ROOT / "examples" / "fleet.toml", ZONES)
 SITE = next(iter(FLEET.sites))
@@ -113,14 +119,20 @@ def opened(folder: Path, key: LogKey, clock: Clock) -> Ledger:
 def fill(ledger: Ledger) -> dict[str, float]:
     """Append entries, a second's worth to a checkpoint."""
     began = time.perf_counter()
-    appending = sequencing = 0.0
+    appending = sequencing = shared = 0.0
+    rules = ledger._digests()  # noqa: SLF001
     for first in range(0, COUNT, IN_ONE):
         drafts = [draft(n) for n in range(first, min(first + IN_ONE, COUNT))]
         at = time.perf_counter()
         with ledger.database.transaction() as connection:
-            for each in drafts:
+            for each in drafts[:ALONE]:
                 ledger.append(each, connection)
             appending += time.perf_counter() - at
+            at = time.perf_counter()
+            for start in range(ALONE, len(drafts), MOST):
+                entries = [Entry(each, rules) for each in drafts[start : start + MOST]]
+                ledger._writer.write(connection, entries)  # noqa: SLF001
+            shared += time.perf_counter() - at
         at = time.perf_counter()
         ledger.sequence()
         sequencing += time.perf_counter() - at
@@ -128,7 +140,8 @@ def fill(ledger: Ledger) -> dict[str, float]:
             print(f"\r{first:,} of {COUNT:,}", end="", file=sys.stderr)
     print(file=sys.stderr)
     return {
-        "append_row_us": appending / COUNT * 1e6,
+        "append_alone_us": appending / (COUNT * ALONE / IN_ONE) * 1e6,
+        "append_shared_us": shared / (COUNT * (IN_ONE - ALONE) / IN_ONE) * 1e6,
         "sequence_us": sequencing / COUNT * 1e6,
         "fill_s": time.perf_counter() - began,
     }
@@ -168,7 +181,7 @@ def making(ledger: Ledger, key: LogKey) -> dict[str, float]:
 
 
 def committing(ledger: Ledger) -> dict[str, float]:
-    """Append one entry durably, as a question does."""
+    """Append one entry durably, as a question does; then as many questions at the same time do."""
     times = []
     for n in range(200):
         one = draft(n)
@@ -176,9 +189,28 @@ def committing(ledger: Ledger) -> dict[str, float]:
         ledger.append(one)
         times.append(time.perf_counter() - at)
     ledger.sequence()
+
+    async def together() -> list[float]:
+        async def one(n: int) -> float:
+            at = time.perf_counter()
+            await ledger.record(draft(n))
+            return time.perf_counter() - at
+
+        return await asyncio.gather(*(one(n) for n in range(CALLERS)))
+
+    waits, spent = [], 0.0
+    for _ in range(5):
+        at = time.perf_counter()
+        waits += asyncio.run(together())
+        spent += time.perf_counter() - at
+    ledger.sequence()
     return {
         "append_durable_p50_ms": percentile(times, 0.5) * 1e3,
         "append_durable_p95_ms": percentile(times, 0.95) * 1e3,
+        "append_durable_per_s": len(times) / sum(times),
+        "shared_durable_p50_ms": percentile(waits, 0.5) * 1e3,
+        "shared_durable_p95_ms": percentile(waits, 0.95) * 1e3,
+        "shared_durable_per_s": len(waits) / spent,
     }
 
 

@@ -9,6 +9,7 @@ import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
@@ -117,42 +118,75 @@ def _sqlite_text(statement: sa.Insert | sa.Update) -> tuple[str, tuple[str, ...]
     return str(made), tuple(made.positiontup or ())
 
 
-def _put(connection: sa.Connection, statement: sa.Insert | sa.Update, *rows: Mapping[str, Any]) -> Any:
-    """Run a statement for some rows in the connection's transaction.
-
-    On SQLite straight through the driver: SQLAlchemy's own work for one row costs three times what SQLite's does, and
-    an answer waits for it. Other databases answer over a line, beside which it does not count.
+def _driver(connection: sa.Connection) -> Any:
+    """Give SQLite's own connection: SQLAlchemy's work for one row costs three times what SQLite's does, and an answer
+    waits for it. Other databases answer over a line, beside which it does not count.
     """
-    if connection.dialect.name != "sqlite":
-        return connection.execute(statement, dict(rows[0]) if len(rows) == 1 else [dict(row) for row in rows])
-    text, names = _sqlite_text(statement)
     driver = connection.connection.driver_connection
     if driver is None:
         raise LedgerError("the database's connection is closed", hint="try again")
-    values = [tuple(row[name] for name in names) for row in rows]
-    return driver.execute(text, values[0]) if len(values) == 1 else driver.executemany(text, values)
+    return driver
 
 
-def put(connection: sa.Connection, leaf: Mapping[str, Any], r: bytes | None, documents: Iterable[bytes]) -> None:
-    """Write a leaf, the secret of its commitments if it has any, and the documents that it touched."""
-    key = {"tenant": leaf["tenant"], "seq": leaf["seq"]}
-    _put(connection, PUT_LEAF, leaf)
-    if r is not None:
-        _put(connection, PUT_OPENING, key | {"r": r})
-    touched = [key | {"document": document} for document in documents]
-    if touched:
-        _put(connection, PUT_TOUCHES, *touched)
+def _put(connection: sa.Connection, statement: sa.Insert, values: Sequence[tuple[Any, ...]]) -> None:
+    """Insert rows, each in the order of the table's columns, in the connection's transaction."""
+    if connection.dialect.name != "sqlite":
+        names = [column.name for column in statement.table.columns]
+        connection.execute(statement, [dict(zip(names, row, strict=True)) for row in values])
+        return
+    driver, (text, _) = _driver(connection), _sqlite_text(statement)
+    if len(values) == 1:
+        driver.execute(text, values[0])
+    else:
+        driver.executemany(text, values)
+
+
+@dataclass(slots=True)
+class Row:
+    """A leaf's row, the secret of its commitments if it has any, and the documents that it touched."""
+
+    id: str
+    tenant: str
+    seq: int
+    kind: str
+    time: str
+    leaf: bytes
+    r: bytes | None
+    documents: Sequence[bytes]
+    signature: str = ""
+    body: bytes = b""
+    """The leaf as it is stored."""
+
+
+def put(connection: sa.Connection, made: Sequence[Row]) -> None:
+    """Write leaves with what belongs to them."""
+    whole = [(m.id, m.tenant, m.seq, None, m.kind, m.time, m.body, m.signature) for m in made]
+    secrets = [(m.tenant, m.seq, m.r) for m in made if m.r is not None]
+    touched = [(m.tenant, document, m.seq) for m in made for document in m.documents]
+    for statement, values in ((PUT_LEAF, whole), (PUT_OPENING, secrets), (PUT_TOUCHES, touched)):
+        if values:
+            _put(connection, statement, values)
 
 
 def raised(connection: sa.Connection, tenant: str, by: int = 1, time: str = "") -> tuple[int, str]:
     """Lock a tenant's row and raise its number by `by`; gives the new number and the newest time, `time` or a later."""
     values = {"holder": tenant, "step": by, "now": time}
-    found = _put(connection, _RAISE, values).fetchall()
-    if not found:
+    found = _raise(connection, values)
+    if found is None:
         insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
         connection.execute(insert(heads).values(tenant=tenant, seq=0).on_conflict_do_nothing())
-        found = _put(connection, _RAISE, values).fetchall()
-    return int(found[0][0]), str(found[0][1])
+        found = _raise(connection, values)
+    if found is None:
+        raise LedgerError("a tenant's number cannot be read", hint="look at the database")
+    return int(found[0]), str(found[1])
+
+
+def _raise(connection: sa.Connection, values: Mapping[str, Any]) -> Any:
+    if connection.dialect.name != "sqlite":
+        return connection.execute(_RAISE, dict(values)).first()
+    text, names = _sqlite_text(_RAISE)
+    rows = _driver(connection).execute(text, tuple(values[name] for name in names)).fetchall()
+    return rows[0] if rows else None
 
 
 def documents(draft: Draft) -> set[bytes]:

@@ -2,14 +2,12 @@
 
 Rules kept here: an entry is signed and durable before `append` returns, and its caller releases nothing before that;
 a leaf once stored never changes; no checkpoint is signed that contradicts an older one, in or outside the database;
-time never runs back within a tenant. A tenant sees only its own leaves. Rows and their locks are in `leaves.py`, their
-form on disk in `packing.py`, witnesses in `cosigning.py`, the key on disk in `logkey.py`.
+time never runs back within a tenant. A tenant sees only its own leaves. Drafts become rows in `appending.py`; rows and
+their locks are in `leaves.py`, their form on disk in `packing.py`, witnesses in `cosigning.py`, the key on disk in `logkey.py`.
 """
 
-import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +16,7 @@ import sqlalchemy as sa
 
 from residency import cosigning, notes, receipt, tlog
 from residency import leaves as rows
+from residency.appending import Committer, Entry, Stored, Writer, now
 from residency.database import Database
 from residency.errors import LeafError, LedgerError
 from residency.leaves import checkpoints, failing, leaves, openings, touches
@@ -30,24 +29,7 @@ BATCH: Final = 2048
 """Leaves placed in one transaction; others wait for the lock meanwhile."""
 PAGE: Final = 500
 """Receipts read at once; no connection stays open between pages."""
-BACK: Final = timedelta(seconds=60)
-"""A clock this far behind the newest Receipt is refused; a smaller step back is recorded as the newest time."""
 _DECODER: Final = msgspec.json.Decoder()
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What `append` gives back: the Receipt's id, its number within the tenant, its leaf and the log's signature."""
-
-    id: str
-    seq: int
-    leaf: bytes
-    signature: str
-
-
-def now() -> datetime:
-    """Give the instant in UTC."""
-    return datetime.now(UTC)
 
 
 class Ledger:
@@ -80,6 +62,8 @@ class Ledger:
         self._witnesses = witnesses
         self._signer = notes.Signer(origin, key.private)
         self._packing = Packing()
+        self._writer = Writer(self._signer, self._packing, software, clock)
+        self._committer = Committer(database, self._commit)
 
     @property
     def vkey(self) -> str:
@@ -103,34 +87,20 @@ class Ledger:
 
         Raises `LedgerError` when it cannot be written: then nothing may be released.
         """
+        entry = Entry(draft, self._digests())
         with failing("written"):
             if connection is not None:
-                return self._append(draft, connection)
+                return _stored(self._writer.write(connection, [entry]))
             with self.database.transaction() as own:
-                return self._append(draft, own)
+                return _stored(self._writer.write(own, [entry]))
 
     async def record(self, draft: Draft) -> Stored:
-        """`append` in the database's threads."""
-        return await self.database.run(self.append, draft)
+        """`append` without holding up the event loop; callers at the same time share one commit."""
+        return await self._committer.record(Entry(draft, self._digests()))
 
-    def _append(self, draft: Draft, connection: sa.Connection) -> Stored:
-        moment = self._clock()
-        seq, time = rows.raised(connection, draft.tenant, time=receipt.stamp(moment))
-        if time > receipt.stamp(moment + BACK):
-            raise LedgerError(
-                f"the clock is behind the newest receipt, which is of {time}",
-                hint="set this machine's clock right; if it was that time which was wrong, see docs/operations.md",
-            )
-        id_, r = receipt.new_id(moment.timestamp()), secrets.token_bytes(32)
-        made = receipt.build(
-            draft, seq=seq, id=id_, time=time, software=self.software, digests=self._digests(), r=r
-        )  # fmt: skip
-        body = receipt.leaf(made)
-        signature = self.sign(body)
-        leaf = {"id": id_, "tenant": draft.tenant, "seq": seq, "kind": draft.kind, "time": time, "signature": signature}
-        leaf |= {"index": None, "body": self._packing.pack(connection, body)}
-        rows.put(connection, leaf, r if made["commits"] else None, sorted(rows.documents(draft)))
-        return Stored(id_, seq, body, signature)
+    def _commit(self, entries: Sequence[Entry]) -> list[Stored | Exception]:
+        with failing("written"), self.database.transaction() as connection:
+            return self._writer.write(connection, entries)
 
     def sequence(self) -> int:
         """Place every stored leaf in the tree and sign a checkpoint of it; gives the tree's size.
@@ -339,3 +309,11 @@ class Ledger:
                 return connection.execute(doomed).rowcount
             with self.database.transaction() as own:
                 return own.execute(doomed).rowcount
+
+
+def _stored(outcome: Sequence[Stored | Exception]) -> Stored:
+    """Give the one that was written, or raise why it was not."""
+    (said,) = outcome
+    if isinstance(said, Stored):
+        return said
+    raise said

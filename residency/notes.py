@@ -91,7 +91,14 @@ class Signer:
 
     def sign(self, text: str) -> str:
         """Sign a note text; gives one signature line without its newline. The text must end in a newline."""
-        return self._begin + encode(self._key_id + self._key.sign(_check_text(text)))
+        return self._signed(_check_text(text))
+
+    def sign_line(self, body: bytes) -> str:
+        """Sign one line of canonical JSON and its newline, without looking: JSON escapes every control character."""
+        return self._signed(body + b"\n")
+
+    def _signed(self, text: bytes) -> str:
+        return self._begin + encode(self._key_id + self._key.sign(text))
 
 
 def sign(text: str, name: str, key: Ed25519PrivateKey) -> str:

@@ -121,7 +121,7 @@ def test_every_edit_of_a_leafs_columns_is_found(book, name):
 
 def test_every_flipped_bit_of_a_body_is_found(book):
     by_id = {row["id"]: row for row in book.all(rows.leaves)}
-    packed = [row for row in by_id.values() if row["body"][:1] == b"\x01"]
+    packed = [row for row in by_id.values() if row["body"][:1] == b"\x02"]
 
     def unpacked(stored):
         with book.database.reading() as connection, suppress(LedgerError):
@@ -180,7 +180,7 @@ def _matters(book, row, body):
         packing._models[row["number"]] = model
         found = []
         for leaf in book.all(rows.leaves):
-            if leaf["body"][:1] == b"\x01" and int.from_bytes(leaf["body"][1:9], "big") == row["number"]:
+            if leaf["body"][:1] == b"\x02" and int.from_bytes(leaf["body"][1:9], "big") == row["number"]:
                 try:
                     found.append(packing.unpack(None, leaf["body"]))
                 except LedgerError:

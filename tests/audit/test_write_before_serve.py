@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from ingestion.rows import document
+from residency.appending import Writer
 from residency.errors import LedgerError
 from residency.keytables import dek_wrapped
 from tests.doubles.serving import Served, live, put
@@ -44,7 +45,7 @@ def broken(served: Served, stocked: httpx.Client, monkeypatch: pytest.MonkeyPatc
     def refuse(*_: object) -> None:
         raise LedgerError("the ledger cannot be written", hint="make room")
 
-    monkeypatch.setattr(served.house.ledger, "append", refuse)
+    monkeypatch.setattr(Writer, "write", refuse)
     yield
 
 

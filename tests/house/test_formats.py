@@ -3,13 +3,16 @@
 import base64
 import hashlib
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
 from residency import envelope, frames
 from residency.lexicon import Lexicon, keyed_tag, point_id
 from residency.outlets.keys.file import FileKeys
+from residency.packing import Packing
 from residency.ports import KekRef
 from residency.rotation import Rotation, digest
 from residency.seal import SUITES, KeyContext, OpenDek, Purpose, lp, tenant_bytes, u8, u32, u64
@@ -118,6 +121,18 @@ def test_the_bytes_of_a_matrix_are_frozen() -> None:
     matrix = np.ones((1, 1), dtype=np.float32)
     assert Rotation(matrix).encoded().hex() == "0000803f"
     assert digest(matrix).hex() == hashlib.sha256(bytes.fromhex("0000803f")).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "stored",
+    ["010000000000000005ab1e0d331281522d00", "02000000000000000528b52ffd6034004500000001003137ea0202"],
+    ids=["DEFLATE, written until 0.1", "Zstandard"],
+)
+def test_a_packed_leaf_of_either_form_unpacks(stored: str) -> None:
+    leaf = b'{"a":"' + b"x" * 300 + b'"}'
+    packing = Packing()
+    packing._models[5] = leaf
+    assert packing.unpack(cast("sa.Connection", None), bytes.fromhex(stored)) == leaf  # its model is at hand
 
 
 def test_integers_are_big_endian() -> None:
