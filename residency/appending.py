@@ -82,7 +82,7 @@ class Writer:
                         raise _behind(newest)
                     found[at] = self._made(entries[at], seq, newest, moment)
                     seq += 1
-                except Exception as error:  # noqa: BLE001 - one caller's Draft; the others' are written
+                except Exception as error:
                     found[at] = error
             if seq - first < len(mine):  # under the same lock, so nobody saw the numbers that are given back
                 rows.raised(connection, tenant, by=seq - first - len(mine))
@@ -161,7 +161,7 @@ class Committer:
             outcome: Sequence[Stored | BaseException]
             try:
                 outcome = await self._database.run(self._commit, [entry for entry, _ in batch])
-            except BaseException as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
+            except BaseException as error:
                 outcome = [error] * len(batch)
             for (_, future), said in zip(batch, outcome, strict=True):
                 if future.done():  # its caller went away

@@ -7,7 +7,7 @@ time, on SQLite and PostgreSQL alike; a proof reads a few rows whatever the size
 
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache

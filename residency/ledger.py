@@ -3,7 +3,8 @@
 Rules kept here: an entry is signed and durable before `append` returns, and its caller releases nothing before that;
 a leaf once stored never changes; no checkpoint is signed that contradicts an older one, in or outside the database;
 time never runs back within a tenant. A tenant sees only its own leaves. Drafts become rows in `appending.py`; rows and
-their locks are in `leaves.py`, their form on disk in `packing.py`, witnesses in `cosigning.py`, the key on disk in `logkey.py`.
+their locks are in `leaves.py`, their form on disk in `packing.py`, witnesses in `cosigning.py`, the key on disk in
+`logkey.py`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -3,7 +3,6 @@
 import asyncio
 from contextvars import ContextVar
 
-import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
 
