@@ -1,4 +1,4 @@
-"""Appending: Drafts become signed rows, as many in one transaction as arrive while the one before is being made durable.
+"""Appending: Drafts become signed rows, as many in one transaction as arrive while the last one is being committed.
 
 Rules kept here: an entry is signed and durable before its caller hears of it; numbers of a tenant have no gap, also
 where one Draft of many cannot be recorded; what fails for one caller fails for that caller alone; a Receipt names the
