@@ -70,7 +70,14 @@ class Limits:
         return self.wall_s + size / MIB
 
 
-_BOOT: Final = "import sys; sys.path[:0] = sys.argv[2:]; from {module} import serve; serve()"
+_BOOT: Final = """
+import sys
+sys.path[:0] = sys.argv[2:]
+from ingestion.readers.confine import no_connections
+no_connections()
+from {module} import serve
+serve()
+"""
 
 _FAILED: Final[dict[str, tuple[str, str]]] = {
     "encrypted_file": ("the file is protected by a password", "remove the protection and send it again"),

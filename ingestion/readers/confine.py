@@ -118,6 +118,27 @@ def confine(limits: Confinement) -> dict[str, str]:
     return held
 
 
+def no_connections() -> None:
+    """Refuse what this process and its children would send or ask through Python's own sockets; for the nursery.
+
+    It is not confined as its children are, since it must fork and kill. Before readers are imported, so that a library
+    that calls home on import is refused too. What it cannot see is what `residency/egress.py` says of its own hook.
+    """
+    sys.addaudithook(_hook)
+
+
+_OUTWARD: Final = frozenset(
+    f"socket.{call}"
+    for call in ["bind", "connect", "getaddrinfo", "gethostbyaddr", "gethostbyname", "getnameinfo", "sendmsg", "sendto"]
+)
+"""Events of PEP 578; the pipe to the parent raises none of them."""
+
+
+def _hook(event: str, _arguments: tuple[object, ...]) -> None:
+    if event in _OUTWARD:
+        raise PermissionError(f"a reader has no use for {event}")
+
+
 def no_new_privileges() -> None:
     """Forbid that this process or a child ever gains rights by running another program."""
     _prctl(PR_SET_NO_NEW_PRIVS, 1)

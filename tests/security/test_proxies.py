@@ -4,19 +4,24 @@ The service deletes these variables at its start; these tests set them again aft
 itself. What listens at the proxy's place writes down who came.
 """
 
+import os
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import httpx
 import pytest
 
 from residency.outlets.connect import connect, connect_blocking
 from residency.outlets.generators.openai_like import OpenAILikeGenerator
+from residency.outlets.keys.bao import BaoKeys
 from residency.outlets.shards.remote import RemoteShard
 from residency.ports import Prompt
 from residency.route import Action
 from residency.silence import missing
+from tests.doubles.bao_http import SERVICE, bao
 from tests.doubles.openai_http import OpenAIEndpoint
 from tests.doubles.qdrant_http import QdrantDouble, serving
 from tests.doubles.routes import route_for
@@ -87,7 +92,27 @@ async def by_llama_index() -> None:
         assert len(endpoint.asked) == 1
 
 
-@pytest.mark.parametrize("call", [by_our_client, by_our_blocking_client, by_qdrant_client, by_llama_index])
+async def by_hvac() -> None:
+    with bao() as site, open_token() as token:
+        keys = BaoKeys(site="de", url=site.url, token=token)
+        try:
+            assert (await keys.status())["provider"] == "transit"
+        finally:
+            await keys.aclose()
+        assert site.seen
+
+
+@contextmanager
+def open_token() -> Iterator[Path]:
+    """Give a token's file in memory."""
+    descriptor = os.memfd_create("token")
+    os.write(descriptor, SERVICE.encode())
+    os.fchmod(descriptor, 0o600)
+    yield Path(f"/proc/self/fd/{descriptor}")
+    os.close(descriptor)
+
+
+@pytest.mark.parametrize("call", [by_our_client, by_our_blocking_client, by_qdrant_client, by_llama_index, by_hvac])
 async def test_a_call_to_a_site_goes_to_the_site(came: list[str], call: Call) -> None:
     assert set(NAMES) <= set(missing())  # nothing is silent here
     await call()

@@ -2,12 +2,15 @@
 
 import asyncio
 import os
+import select
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from ingestion import sandbox as sandbox_module
 from ingestion.errors import ReaderError
 from ingestion.sandbox import Limits, Sandbox
 
@@ -168,3 +171,47 @@ async def test_children_end_with_their_house() -> None:
     sandbox.close()
     assert await sleeping == "parse_crash"
     assert wait_until_gone(child)
+
+
+PLANTED = """
+import socket
+from pathlib import Path
+
+from ingestion.readers.main import serve
+
+said = []
+for step in (
+    lambda: socket.create_connection(("127.0.0.1", {port}), 2).close(),
+    lambda: socket.getaddrinfo("localhost", {port}),
+    lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("127.0.0.1", {port})),
+):
+    try:
+        step()
+    except OSError as error:
+        said.append(type(error).__name__)
+    else:
+        said.append("done")
+Path({said!r}).write_text(" ".join(said))
+"""
+"""A library that calls home when the nursery imports it."""
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize("watched", [True, False], ids=["the nursery", "its twin without the tripwire"])
+async def test_the_nursery_itself_reaches_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, watched: bool
+) -> None:
+    if not watched:
+        monkeypatch.setattr(sandbox_module, "_BOOT", sandbox_module._BOOT.replace("no_connections()\n", "", 1))
+    with socket.create_server(("127.0.0.1", 0)) as home:
+        said = tmp_path / "said"
+        text = PLANTED.format(port=home.getsockname()[1], said=str(said))
+        (tmp_path / "planted_nursery.py").write_text(text)
+        nursery = Sandbox(module="planted_nursery", paths=(str(tmp_path),))
+        try:
+            assert (await nursery.read_file(b"Read all the same.")).text == "Read all the same."
+        finally:
+            nursery.close()
+        assert said.read_text() == " ".join(["PermissionError" if watched else "done"] * 3)
+        came, _, _ = select.select([home], [], [], 0)
+        assert bool(came) is not watched
