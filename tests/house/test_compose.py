@@ -8,6 +8,7 @@ top-level `name`. Each rule has a twin here that breaks it and must go red. No c
 import copy
 import json
 import runpy
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,13 @@ from typing import Any
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 import yaml  # type: ignore[import-untyped]
+
+from residency.fleet import Fleet
+from residency.outlets.tls import trust
+from residency.site import Site
+from residency.zones import Zones
+from service.settings import load
+from tests.doubles.tls_counting import server
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
@@ -129,6 +137,7 @@ def talkative(compose: dict[str, Any]) -> list[str]:
             wanted = {
                 "QDRANT__TELEMETRY_DISABLED": "true",
                 "QDRANT__SERVICE__ENABLE_TLS": "true",
+                "QDRANT__SERVICE__VERIFY_HTTPS_CLIENT_CERTIFICATE": "true",
                 "QDRANT__SERVICE__ENABLE_CORS": "false",
                 "QDRANT__SERVICE__ENABLE_SNAPSHOT_URL_RECOVERY": "false",
                 "QDRANT__STORAGE__OPTIMIZERS__DELETED_THRESHOLD": "0.0",
@@ -217,6 +226,10 @@ BREAKS: dict[str, tuple[Callable[[dict[str, Any]], list[str]], Callable[[dict[st
             QDRANT__SERVICE__ENABLE_SNAPSHOT_URL_RECOVERY="true"
         ),
     ),
+    "Qdrant asks for no certificate": (
+        talkative,
+        lambda c: c["services"]["qdrant-de"]["environment"].pop("QDRANT__SERVICE__VERIFY_HTTPS_CLIENT_CERTIFICATE"),
+    ),
     "Qdrant without a key": (talkative, lambda c: c["services"]["qdrant-fr"].update(secrets=[])),
     "vLLM reports home": (talkative, lambda c: c["services"]["generator"]["environment"].pop("VLLM_NO_USAGE_STATS")),
     "latest": (unpinned, lambda c: c["services"]["edge"].update(image="haproxy:latest")),
@@ -254,17 +267,75 @@ def test_a_key_written_twice_is_refused() -> None:
 def test_every_file_it_names_is_there_or_is_made_by_the_script(compose: dict[str, Any], tmp_path: Path) -> None:
     for config in compose["configs"].values():
         assert (ROOT / config["file"]).is_file()
-    make: Callable[[Path], list[str]] = runpy.run_path(str(ROOT / "examples" / "compose" / "make_secrets.py"))["make"]
     made = make(tmp_path / "secrets")
     assert {Path(secret["file"]).name for secret in compose["secrets"].values()} <= set(made)
     assert make(tmp_path / "secrets") == []
+    root = tmp_path / "secrets" / "zones" / "de" / "root.key"
+    assert root.stat().st_mode & 0o777 == 0o600
+    assert not any("root.key" in secret["file"] for secret in compose["secrets"].values())
+    (tmp_path / "secrets" / "zones" / "de" / "service.pem").unlink()  # as one that was about to end
+    assert make(tmp_path / "secrets") == ["service_de_cert"]
+
+
+def make(folder: Path) -> list[str]:
+    """Run the script into another folder than its own."""
+    made: list[str] = runpy.run_path(str(ROOT / "examples" / "compose" / "make_secrets.py"))["make"](folder)
+    return made
+
+
+def shaken(client: ssl.SSLContext, server: ssl.SSLContext, name: str) -> None:
+    """Shake hands in memory and say one word each way; raises `ssl.SSLError` where either side refuses."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    here = client.wrap_bio(to_client, to_server, server_hostname=name)
+    there = server.wrap_bio(to_server, to_client, server_side=True)
+    for _ in range(3):  # in TLS 1.3 the client is done before the server has looked at its certificate
+        for side in (here, there):
+            try:
+                side.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+    here.write(b"hello")
+    assert there.read() == b"hello"
+
+
+def test_qdrant_and_domicile_show_each_other_certificates_of_that_zones_own_root(
+    compose: dict[str, Any], tmp_path: Path
+) -> None:
+    make(tmp_path)
+    fleet = Fleet.load(ROOT / compose["configs"]["fleet"]["file"], Zones.load(ROOT / "policies" / "zones.toml"))
+
+    def file(secret: str) -> Path:
+        return tmp_path / Path(secret).name
+
+    def ours(site: Site) -> ssl.SSLContext:
+        shard = site.holding("shard")
+        assert shard is not None
+        how = site.trust(shard)
+        assert {Path(each).name for each in (how.trust_root, how.certificate, how.certificate_key)} <= _names(
+            compose["services"]["api"]
+        )
+        return trust(file(how.trust_root), certificate=file(how.certificate), key=file(how.certificate_key))
+
+    def theirs(zone: str) -> ssl.SSLContext:
+        set_to = compose["services"][f"qdrant-{zone}"]["environment"]
+        certificate, key, root = (file(set_to[f"QDRANT__TLS__{name}"]) for name in ("CERT", "KEY", "CA_CERT"))
+        return server(certificate, key, clients=root)
+
+    german, french = fleet.site("de-frankfurt"), fleet.site("fr-paris")
+    shaken(ours(german), theirs("de"), "qdrant-de")
+    shaken(ours(french), theirs("fr"), "qdrant-fr")
+    shaken(ours(german), theirs("de"), "generator")
+    with pytest.raises(ssl.SSLError):  # we believe no other zone's server
+        shaken(ours(french), theirs("de"), "qdrant-de")
+    shared = ssl.create_default_context(cafile=tmp_path / "zone_de_root")
+    with pytest.raises(ssl.SSLError):  # and it takes nobody who has nothing to show
+        shaken(shared, theirs("de"), "qdrant-de")
+    shared.load_cert_chain(tmp_path / "service_fr_cert", tmp_path / "service_fr_tls_key")
+    with pytest.raises(ssl.SSLError):  # or shows another zone's
+        shaken(shared, theirs("de"), "qdrant-de")
 
 
 def test_the_settings_and_the_fleet_load(compose: dict[str, Any], tmp_path: Path) -> None:
-    from residency.fleet import Fleet
-    from residency.zones import Zones
-    from service.settings import load
-
     (tmp_path / "domicile.toml").write_bytes((ROOT / compose["configs"]["settings"]["file"]).read_bytes())
     for service in compose["services"].values():
         if service["image"].startswith("domicile:"):
@@ -280,4 +351,3 @@ def test_the_settings_and_the_fleet_load(compose: dict[str, Any], tmp_path: Path
         host = shard.url.removeprefix("https://").partition(":")[0]
         assert host in compose["services"]
         assert Path(shard.settings["key_file"]).name in api["secrets"]
-        assert Path(shard.settings["trust_root"]).name in api["secrets"]
