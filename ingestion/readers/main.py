@@ -124,9 +124,9 @@ def serve(read: Read = read) -> NoReturn:
                     pipe, leash = recv_handle(control), Connection(recv_handle(control))
                 except (EOFError, OSError):
                     os._exit(0)  # the parent is gone; the children follow by PR_SET_PDEATHSIG
-                pid = os.fork()
+                nursery, pid = os.getpid(), os.fork()
                 if pid == 0:
-                    _child(pipe, limits, read)
+                    _child(pipe, limits, read, nursery)
                 os.close(pipe)
                 pidfd = os.pidfd_open(pid)
                 leashes[leash.fileno()] = pid
@@ -156,13 +156,15 @@ def _kill(pid: int) -> None:
             continue
 
 
-def _child(pipe: int, limits: Confinement, read: Read) -> NoReturn:
+def _child(pipe: int, limits: Confinement, read: Read, nursery: int) -> NoReturn:
     """Read one file and end; `os._exit` runs nothing that the nursery had planned for its own end."""
     try:
         os.dup2(pipe, 3)
         os.closerange(4, 1 << 20)
         parent = Connection(3)
         held = confine(limits)
+        if os.getppid() != nursery:  # it was gone before we had asked to die with it
+            os._exit(0)
         job = msgspec.msgpack.decode(parent.recv_bytes(4096), type=Job)
         if job.probe:
             parent.send_bytes(_encode(held))

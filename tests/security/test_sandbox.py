@@ -158,8 +158,31 @@ def wait_until_gone(pid: int) -> bool:
     return False
 
 
-async def test_children_end_with_their_house() -> None:
-    sandbox = Sandbox(module="planted_reader", paths=(HERE,))
+SLOW = """
+import time
+
+from ingestion.readers import main
+from planted_reader import planted
+
+true = main.confine
+
+
+def late(limits):
+    time.sleep(0.3)
+    return true(limits)
+
+
+def serve():
+    main.confine = late
+    main.serve(planted)
+"""
+"""A child that has not yet asked to die with its nursery when that ends."""
+
+
+@pytest.mark.parametrize("module", ["planted_reader", "slow_reader"])
+async def test_children_end_with_their_house(tmp_path: Path, module: str) -> None:
+    (tmp_path / "slow_reader.py").write_text(SLOW)
+    sandbox = Sandbox(module=module, paths=(HERE, str(tmp_path)))
     sandbox.warm()
     assert sandbox._nursery is not None
     sleeping = asyncio.create_task(outcome(sandbox, "sleep"))
