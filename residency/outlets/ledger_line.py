@@ -23,7 +23,8 @@ class LedgerLine:
 
     def __init__(self, url: str, *, key: str, ssl_context: ssl.SSLContext | None) -> None:
         self._url = checked(url, site="ledger")
-        self._http = connect(ssl_context, headers={"Authorization": f"Bearer {key}"}, read=WITHIN)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}  # without one it is the log that says what it wants
+        self._http = connect(ssl_context, headers=headers, read=WITHIN)
 
     async def checkpoint(self) -> str:
         """Fetch the newest signed checkpoint. Raises `LedgerError` when the log does not answer."""
@@ -54,5 +55,5 @@ class LedgerLine:
             what = type(error).__name__
             raise LedgerError(f"the log does not answer ({what})", hint="check address and trust root") from error
         if reply.status_code >= 300 or len(reply.content) > MOST:
-            raise LedgerError(f"the log answered {reply.status_code}", hint="check the API key and its scope")
+            raise LedgerError(f"the log answered {reply.status_code}", hint="check --api-key and its scope, report")
         return reply

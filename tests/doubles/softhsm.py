@@ -1,6 +1,5 @@
 """SoftHSM2 for tests: a token folder of a test's own, a module started anew, and a token that can be pulled out."""
 
-import os
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -8,19 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.doubles.lacking import lacking
+
 PIN = "8-digits-or-so"
 PLACES = ("/usr/lib/softhsm/libsofthsm2.so", "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so")
 
 
 def module() -> Path:
     """Give SoftHSM2's library; skips with the reason where it is absent, and fails where every part is insisted on."""
-    for place in PLACES:
-        if Path(place).exists() and shutil.which("softhsm2-util"):
-            return Path(place)
-    reason = "SoftHSM2 is not installed (apt-get install softhsm2)"
-    if os.environ.get("DOMICILE_TEST_INSIST"):
-        pytest.fail(reason)
-    pytest.skip(reason)
+    found = [Path(place) for place in PLACES if Path(place).exists() and shutil.which("softhsm2-util")]
+    if not found:
+        lacking("SoftHSM2 is not installed (Debian: softhsm2)")
+    return found[0]
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +15,7 @@ from residency.logkey import LogKey
 from residency.receipt import Draft
 from residency.tag import Tag
 from service import byhand
+from tests.doubles.lacking import need
 
 PAGE = (Path(__file__).parents[2] / "docs" / "proof.md").read_text(encoding="utf-8")
 QUESTION = "What is the notice period?"
@@ -63,9 +63,9 @@ def folder(tmp_path: Path) -> Path:
     return out
 
 
-pytestmark = pytest.mark.skipif(
-    not all(map(shutil.which, ("bash", "openssl", "sha256sum", "python3"))), reason="needs openssl and sha256sum"
-)
+@pytest.fixture(autouse=True)
+def _programs() -> None:
+    need("bash", "openssl", "sha256sum", "python3", package="openssl, coreutils")
 
 
 def test_the_commands_of_the_page_verify_a_real_receipt(folder: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from residency.database import Database, metadata
+from tests.doubles.lacking import lacking
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +34,7 @@ def postgres_server() -> Iterator[str]:
         engine.dispose()
     except Exception as error:  # whatever keeps it from starting is a reason to skip, said as it is
         shutil.rmtree(folder, ignore_errors=True)
-        pytest.skip(f"PostgreSQL did not start here: {type(error).__name__}: {error}")
+        lacking(f"PostgreSQL did not start here: {type(error).__name__}: {error}")
     yield url
     server.cleanup()
     shutil.rmtree(folder, ignore_errors=True)

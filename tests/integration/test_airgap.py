@@ -12,6 +12,7 @@ from service.airgap import MEMORY, Outcome, attempt
 from service.errors import HomeError
 from service.settings import parse
 from tests.doubles.homes import home, settings
+from tests.doubles.lacking import NO_NAMESPACES, lacking
 
 STEPS = ["start", "ingest", "ask", "report", "erase"]
 PLANTED = """
@@ -61,7 +62,7 @@ def doctor(folder: Path, *before: str) -> tuple[int, dict[str, object]]:
 def test_the_main_job_needs_no_network_and_the_ledger_says_so(folder: Path) -> None:
     code, told = doctor(folder)
     if not told["secluded"]:
-        pytest.skip("this system gives no namespaces to this account")
+        lacking(NO_NAMESPACES)
     assert (code, told["state"], told["steps"]) == (0, "silent", STEPS)
     assert (told["tried"], told["packets"], told["destinations"]) == (0, 0, [])
     assert not list(MEMORY.glob("domicile-*"))
@@ -83,7 +84,7 @@ def test_a_planted_leak_is_seen_also_where_python_sees_none(folder: Path, leak: 
     done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=False)
     state, secluded, rest = done.stdout.split(" ", 2)
     if secluded != "True":
-        pytest.skip("this system gives no namespaces to this account")
+        lacking(NO_NAMESPACES)
     assert state == "seen"
     assert ("198.51.100.7" in rest) == (leak == "python")  # strict: refused before the kernel saw it
     assert (int(rest.split()[-1]) > 0) == (leak == "c")
@@ -93,7 +94,7 @@ def test_without_a_namespace_the_outcome_counts_for_less(folder: Path) -> None:
     none = 'echo 0 > /proc/sys/user/max_net_namespaces && echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'
     walls = ["unshare", "--user", "--map-root-user", "sh", "-c", none, "sh"]
     if subprocess.run([*walls, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("this system gives no namespaces to this account")
+        lacking(NO_NAMESPACES)
     code, told = doctor(folder, *walls)
     assert (code, told["state"], told["secluded"], told["steps"]) == (4, "partly", False, STEPS)
 

@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from residency import notes, verify
+from residency.errors import LedgerError
 from service.cli.ledger import ledger, witness
 from tests.doubles.homes import home, settings
 from tests.doubles.serving import Served, live, serving
@@ -33,7 +34,7 @@ def test_a_witness_over_the_network_cosigns_and_receipts_carry_it(folder: Path, 
         client = served.client()
         trust.write_text(served.house.ledger.trust)
         key.write_text(served.key("report"))
-        made = live(client, "note.txt", "The keeper winds the clock at noon.\n")
+        live(client, "note.txt", "The keeper winds the clock at noon.\n")
         do(witness, served.url, *mine, "--api-key", key)
         put_in = client.get("/v1/ledger/checkpoint").text
         named = notes.Verifier.parse(vkey)
@@ -42,11 +43,15 @@ def test_a_witness_over_the_network_cosigns_and_receipts_carry_it(folder: Path, 
         do(witness, served.url, *mine, "--api-key", key)
         seen = int(do(witness, *mine, "--size"))
         assert seen == served.house.ledger.sequence()
-        receipt = client.get(f"/v1/receipts/{made['receipt']}" if "receipt" in made else "/v1/receipts/x")
+        asked = client.post("/v1/search", json={"query": "When does the keeper wind the clock?"}).json()["receipt"]
+        do(witness, served.url, *mine, "--api-key", key)
+        receipt = client.get(f"/v1/receipts/{asked}")
         quorum = f"log {served.house.ledger.vkey}\nwitness w {vkey}\nquorum w\n".encode()
-        if receipt.status_code == 200:
-            verdict = verify.verify({"r.json": receipt.content, "t.txt": quorum})
-            assert [(c.state, c.text) for c in verdict.checks if c.name == "witnesses"] == [("good", "quorum 1/1")]
+        verdict = verify.verify({"r.json": receipt.content, "t.txt": quorum})
+        assert [(c.state, c.text) for c in verdict.checks if c.name == "witnesses"] == [("good", "quorum 1/1")]
+        bare = CliRunner().invoke(witness, [served.url, *map(str, mine)])
+        assert isinstance(bare.exception, LedgerError) and "--api-key" in bare.exception.hint
+        assert "the log answered 401" in str(bare.exception)
         tile = client.get(f"/v1/ledger/tile/0/000.p/{min(seen, 255)}")
         assert len(tile.content) == 32 * min(seen, 255)
         for place in ("/v1/ledger/tile/0/999", "/v1/ledger/tile/0/1", "/v1/ledger/tile/9/000"):

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 
+from tests.doubles.lacking import lacking
 from tests.doubles.serving import Served
 from tests.doubles.visiting import signin_link
 
@@ -60,9 +61,7 @@ class Watch:
 def browser() -> Iterator[Browser]:
     """Start Chromium, with a fresh profile."""
     if not CHROMIUM.exists():
-        if os.environ.get("DOMICILE_TEST_INSIST"):
-            pytest.fail(f"there is no {CHROMIUM}, and the browser tests must not be skipped here")
-        pytest.skip(f"there is no {CHROMIUM}: install Debian's chromium, or set DOMICILE_TEST_CHROMIUM")
+        lacking(f"there is no {CHROMIUM}: install Debian's chromium, or set DOMICILE_TEST_CHROMIUM")
     flags = [*FLAGS, "--no-sandbox"] if os.geteuid() == 0 else FLAGS
     with sync_playwright() as started:
         running = started.chromium.launch(executable_path=str(CHROMIUM), headless=True, args=flags)

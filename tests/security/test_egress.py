@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.doubles.lacking import lacking
 from tests.doubles.leaking import CALLED, LOOKED_UP
 from tests.doubles.qdrant_http import Seen
 from tests.doubles.serving import erased, live, put
@@ -50,11 +51,8 @@ pytestmark = [pytest.mark.netns, pytest.mark.enable_socket]
 
 @pytest.fixture(autouse=True)
 def _rooms() -> None:
-    if not (lacks := _absent()):
-        return
-    if os.environ.get("DOMICILE_TEST_INSIST"):
-        pytest.fail(lacks)
-    pytest.skip(lacks)
+    if lacks := _absent():
+        lacking(lacks)
 
 
 def the_main_job(running: Running, at: Street, api_key: str, abroad: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ import pytest
 from residency import egress
 from residency.egress import Tripwire, UndeclaredError, addresses
 from residency.errors import SiteError
+from tests.doubles.lacking import NO_NAMESPACES, lacking
 
 pytestmark = pytest.mark.enable_socket
 
@@ -179,7 +180,7 @@ def test_a_secluded_process_reaches_nothing_and_the_kernel_counts_what_it_tried(
     code = SECLUDED.format(attempt=ATTEMPTS[attempt])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     if "assert seclude()" in done.stderr:
-        pytest.skip("this system gives no namespaces to this account")
+        lacking(NO_NAMESPACES)
     assert (int(done.stdout) > 0) == (attempt != "nothing")
 
 
@@ -204,7 +205,7 @@ def test_an_ordinary_account_keeps_itself_in_a_namespace_of_its_own(tmp_path: Pa
             folder.chmod(0o755)
     done = subprocess.run([sys.executable, "-c", ORDINARY, str(tmp_path)], capture_output=True, text=True, check=True)
     if done.stdout != "True\n":
-        pytest.skip("this system gives no namespaces to this account")
+        lacking(NO_NAMESPACES)
 
 
 async def test_asyncios_own_connections_are_seen(tripwire: Tripwire, port: int) -> None:

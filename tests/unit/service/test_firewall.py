@@ -1,6 +1,5 @@
 """What the operator's walls let out: the Fleet, the database, named resolvers; and that nft takes what we write."""
 
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 
 from service.errors import InvalidRequestError
 from service.firewall import Opening, nft, openings, systemd
+from tests.doubles.lacking import lacking, need
 
 KNOWN = {"qdrant-de.example": ["10.0.0.2", "2001:db8::2"], "qdrant-fr.example": ["10.0.1.2"]}
 FLEET = "sha256:00ff"
@@ -84,19 +84,19 @@ def test_a_name_cannot_write_rules() -> None:
     assert 'comment "x___accept"' in text
 
 
-@pytest.mark.skipif(shutil.which("nft") is None, reason="needs nft (Debian: nftables)")
 @pytest.mark.parametrize("account", ["", "0"])
 def test_nft_takes_it(open_to: list[Opening], account: str) -> None:
+    need("nft", package="nftables")
     text = nft(open_to, fleet=FLEET, resolvers=["10.0.9.53", "2001:db8::53"], account=account)
     done = subprocess.run(["nft", "--check", "-f", "-"], input=text, capture_output=True, text=True, check=False)
     if "Operation not permitted" in done.stderr:
-        pytest.skip("nft reads rules for root alone")
+        lacking("nft reads rules for root alone")
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze (Debian: systemd)")
 @pytest.mark.parametrize("wrong", ["", "IPAddressAllow=everybody"])
 def test_systemd_takes_it(open_to: list[Opening], tmp_path: Path, wrong: str) -> None:
+    need("systemd-analyze", package="systemd")
     unit = tmp_path / "checked.service"
     text = systemd(open_to, fleet=FLEET, resolvers=["10.0.9.53"], callers=["10.0.8.0/24"])
     unit.write_text(f"{text}ExecStart=/bin/true\n{wrong}\n")
