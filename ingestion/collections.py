@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ingestion.errors import UploadError
-from residency.database import metadata
+from residency.database import Rows, metadata, through
 from residency.tag import Tag
 
 SLUG: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -77,15 +77,15 @@ def insert_missing(connection: sa.Connection, table: sa.Table, values: dict[str,
     return connection.execute(insert, execution_options={"preserve_rowcount": True}).rowcount == 1
 
 
-def named(connection: sa.Connection, tenant: str, name: str) -> Collection | None:
+def named(rows: Rows, tenant: str, name: str) -> Collection | None:
     """Find a tenant's Collection by its slug."""
-    row = connection.execute(_NAMED, {"tenant": tenant, "name": name}).first()
-    return Collection(id=row.id, name=row.name, paused=row.paused, model=row.model) if row else None
+    found = rows(_NAMED, {"tenant": tenant, "name": name})
+    return Collection(*(getattr(found[0], field) for field in ("id", "name", "paused", "model"))) if found else None
 
 
 def ensure(connection: sa.Connection, tenant: str, name: str, clock: sa.ColumnElement[float]) -> Collection:
     """Give a tenant's Collection, made on first use. Raises `UploadError` for a name that is no slug."""
-    found = named(connection, tenant, name)
+    found = named(through(connection), tenant, name)
     if found:
         return found
     if not SLUG.fullmatch(name):
@@ -95,7 +95,7 @@ def ensure(connection: sa.Connection, tenant: str, name: str, clock: sa.ColumnEl
         )
     made = {"id": secrets.token_hex(16), "tenant_id": tenant, "name": name, "created": clock, "paused": False}
     insert_missing(connection, collection, made | {"model": ""})
-    found = named(connection, tenant, name)
+    found = named(through(connection), tenant, name)
     assert found  # noqa: S101 - inserted or found in this very transaction
     return found
 
@@ -142,6 +142,7 @@ def changed(connection: sa.Connection, tenant: str) -> None:
     connection.execute(sa.update(tenant_turn).where(tenant_turn.c.tenant_id == tenant).values(generation=following))
 
 
-def generation(connection: sa.Connection, tenant: str) -> int:
+def generation(rows: Rows, tenant: str) -> int:
     """Give the number that moves with every change of what can be searched."""
-    return int(connection.execute(_GENERATION, {"tenant": tenant}).scalar() or 0)
+    found = rows(_GENERATION, {"tenant": tenant})
+    return int(found[0].generation) if found else 0

@@ -154,8 +154,7 @@ class Documents(Inventory):
 
     def collection(self, tenant: str, name: str) -> Collection:
         """Give a tenant's Collection, made on first use. Raises `UploadError` for a name that is no slug."""
-        with self.database.reading() as connection:
-            found = collections.named(connection, tenant, name)
+        found = self.find_collection(tenant, name)
         if found:
             return found
         with self.database.transaction() as connection:
@@ -163,8 +162,14 @@ class Documents(Inventory):
 
     def find_collection(self, tenant: str, name: str) -> Collection | None:
         """Find a tenant's Collection without making it."""
-        with self.database.reading() as connection:
-            return collections.named(connection, tenant, name)
+        with self.database.glance() as rows:
+            return collections.named(rows, tenant, name)
+
+    def held(self, tenant: str, name: str, groups: frozenset[str]) -> tuple[Collection | None, list[ClassCount] | None]:
+        """Find a Collection and what is remembered of its counts, at a glance; None where `counts` must be asked."""
+        with self.database.glance() as rows:
+            found = collections.named(rows, tenant, name)
+            return found, self.remembered(rows, tenant, [found.id], groups) if found else []
 
     def collections(self, tenant: str) -> list[Collection]:
         """List a tenant's Collections by name."""
@@ -260,9 +265,8 @@ class Documents(Inventory):
 
     def live(self, tenant: str, ids: Iterable[str]) -> dict[str, Document]:
         """Give the live version of each of these Documents: what may open a winner, and with which key and AAD."""
-        with self.database.reading() as connection:
-            found = connection.execute(_LIVE, {"tenant": tenant, "ids": list(ids)})
-            return {row.id: of_row(row) for row in found}
+        with self.database.glance() as rows:
+            return {row.id: of_row(row) for row in rows(_LIVE, {"tenant": tenant, "ids": list(ids)})}
 
 
 def _write_cursor(last: Document) -> str:

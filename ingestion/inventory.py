@@ -4,7 +4,7 @@ Counts are remembered until something becomes live, is replaced or erased (`coll
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from ingestion import collections
 from ingestion.rows import document
 from ingestion.states import State
-from residency.database import Database
+from residency.database import Database, Rows, through
 from residency.tag import Tag
 
 REMEMBERED: Final = 1024
@@ -48,16 +48,25 @@ class Inventory:
 
         Cached until something becomes live, is replaced or erased.
         """
-        key = (tenant, tuple(sorted(collection_ids)) if collection_ids is not None else None)
         with self.database.reading() as connection:
-            generation = collections.generation(connection, tenant)
-            cached = self._counts.get(key)
-            if cached is None or cached[0] != generation:
-                cached = (generation, self._count(connection, tenant, collection_ids))
-                if len(self._counts) > REMEMBERED:
-                    self._counts.clear()
-                self._counts[key] = cached
-        return [count for count, only in cached[1] if not only or only & groups]
+            known = self.remembered(through(connection), tenant, collection_ids, groups)
+            if known is not None:
+                return known
+            generation = collections.generation(through(connection), tenant)
+            counted = self._count(connection, tenant, collection_ids)
+        if len(self._counts) > REMEMBERED:
+            self._counts.clear()
+        self._counts[_key(tenant, collection_ids)] = generation, counted
+        return _visible(counted, groups)
+
+    def remembered(
+        self, rows: Rows, tenant: str, collection_ids: Sequence[str] | None, groups: frozenset[str]
+    ) -> list[ClassCount] | None:
+        """Give what `counts` would, if nothing has changed since it was last asked; else None."""
+        cached = self._counts.get(_key(tenant, collection_ids))
+        if cached is None or cached[0] != collections.generation(rows, tenant):
+            return None
+        return _visible(cached[1], groups)
 
     @staticmethod
     def _count(
@@ -109,3 +118,11 @@ class Inventory:
                 | {"bytes": int(row.bytes)}
                 for row in connection.execute(query)
             ]
+
+
+def _key(tenant: str, collection_ids: Sequence[str] | None) -> tuple[str, tuple[str, ...] | None]:
+    return tenant, None if collection_ids is None else tuple(sorted(collection_ids))
+
+
+def _visible(counted: Iterable[tuple[ClassCount, frozenset[str]]], groups: frozenset[str]) -> list[ClassCount]:
+    return [count for count, only in counted if not only or only & groups]

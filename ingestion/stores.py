@@ -15,7 +15,7 @@ from ingestion.documents import Document, of_row
 from ingestion.errors import DocumentError, NotFoundError
 from ingestion.rows import document
 from ingestion.states import State
-from residency.database import Database
+from residency.database import Database, through
 
 UNATTACHED: Final = "files.unattached"
 """The Collection of files that nobody has put anywhere yet; paused from its first day."""
@@ -153,7 +153,7 @@ class Stores:
             rows = connection.execute(sa.select(document).where(mine).with_for_update()).all()
             if any(row.collection_id == store_id for row in rows):
                 return
-            waiting = collections.named(connection, tenant, UNATTACHED)
+            waiting = collections.named(through(connection), tenant, UNATTACHED)
             if waiting is None or any(row.collection_id != waiting.id or row.state != State.SEALED for row in rows):
                 raise DocumentError(
                     "the file lies in another vector store; a document lies in one collection",

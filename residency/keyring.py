@@ -106,7 +106,7 @@ class Keyring:
         """
         route_open.check(site=site, action=Action.OPEN)
         tags = {dek_id: tag for dek_id, tag in wanted if tag == NO_TAG or tag.hex() in route_open.tags}
-        rows = await self._database.run(self._store.rows, tags)
+        rows = await self._database.look(self._store.rows, tags)
         rows = [row for row in rows if row.tenant == route_open.tenant and row.kek.site == site]
         now = self._sweep()
         opened: dict[bytes, OpenDek] = {}
@@ -203,7 +203,7 @@ class Keyring:
         route_open.check(site=site, action=Action.OPEN)
         demand(route_open, tenant, NO_TAG)
         place = (tenant, jurisdiction, site)
-        found = await self._database.run(self._store.keyset, *place)
+        found = await self._database.look(self._store.keyset, *place)
         if found is None:
             if create is False:
                 return None

@@ -94,8 +94,8 @@ class Keystore:
         wanted = list(ids)
         if not wanted:
             return []
-        with self._database.reading() as connection:
-            return [_row(each) for each in connection.execute(_THESE, {"ids": wanted})]
+        with self._database.glance() as rows:
+            return [_row(each) for each in rows(_THESE, {"ids": wanted})]
 
     def under(self, ref: KekRef, after: bytes, limit: int) -> list[DekRow]:
         """Give live DEKs wrapped under this KEK version, in id order, from the one after `after`."""
@@ -174,12 +174,13 @@ class Keystore:
     def keyset(self, tenant: str, jurisdiction: str, site: str) -> tuple[Keyset, list[DekRow]] | None:
         """Give the keyset in use and those of its three keys that are live."""
         place = {"tenant": tenant, "jurisdiction": jurisdiction, "site": site}
-        with self._database.reading() as connection:
-            row = connection.execute(_KEYSET, place).one_or_none()
-            if row is None:
+        with self._database.glance() as rows:
+            found = rows(_KEYSET, place)
+            if not found:
                 return None
-            keyset = Keyset(row.epoch, row.dimension, (row[2], row[3], row[4]), row.matrix_digest)
-            return keyset, [_row(each) for each in connection.execute(_THESE, {"ids": keyset.deks})]
+            epoch, dimension, *deks, matrix_digest = found[0]
+            keyset = Keyset(epoch, dimension, (deks[0], deks[1], deks[2]), matrix_digest)
+            return keyset, [_row(each) for each in rows(_THESE, {"ids": keyset.deks})]
 
     def matrix(self, vectors_dek: bytes) -> bytes:
         """Give the sealed matrix of the keyset with this K_vec."""
@@ -295,7 +296,7 @@ _KEYSET = (
 )
 
 
-def _row(row: sa.Row[Any]) -> DekRow:
+def _row(row: Any) -> DekRow:
     context = KeyContext(
         Purpose(row.purpose),
         tenant_bytes(row.tenant),
