@@ -5,7 +5,7 @@ contract suite of its port in `tests/contract/`. Use-cases get bodies handed in 
 A tenant's data never shares a point filter with another's: `PointFilter.owners` is mandatory.
 """
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -59,11 +59,12 @@ class PointFilter:
 class ShardQuery:
     """A question for one shard: its vector already turned, its words already blinded.
 
-    `tokens` maps blind token ids to their count in the question; `limit` is per leg.
+    `tokens` maps blind token ids to their count in the question; `limit` is per leg. A vector that is still being made
+    is given as what waits for it: a shard may look for the words meanwhile.
     """
 
     where: PointFilter
-    vector: Vectors | None
+    vector: Vectors | Callable[[], Awaitable[Vectors]] | None
     tokens: dict[int, float]
     limit: int = 40
 

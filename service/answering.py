@@ -108,7 +108,7 @@ class Answering:
         )
         findings = await self._searching.find(principal, ask)
         if isinstance(findings, Refusal):
-            return findings, await self._searching.record_refusal(principal, findings, asked, question.activity)
+            return findings, await self._searching.drafting.refusal(principal, findings, asked, question.activity)
         touches: list[Touch] = []
         text, answered_by = "", "extractive"
         citations: list[Citation] = []
@@ -120,7 +120,7 @@ class Answering:
                 except asyncio.CancelledError:
                     tags = (*findings.tags, self._shown(principal, findings.passages))
                     seen = (*findings.touches, *touches)
-                    await self._searching.record_cancelled("answer", principal, asked, question.activity, tags, seen)
+                    await self._searching.drafting.cancelled("answer", principal, asked, question.activity, tags, seen)
                     raise
             answered_by = "generator" if citations else "extractive"
             if not citations:
@@ -128,7 +128,7 @@ class Answering:
         abstained = not citations
         if abstained:
             text = abstention(findings.language)
-        draft = self._searching.draft(
+        draft = self._searching.drafting.draft(
             "answer",
             principal,
             findings,

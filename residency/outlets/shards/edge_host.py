@@ -98,6 +98,8 @@ def answer(store: Store, op: wire.Op) -> object:
     match op:
         case wire.Search():
             return store.search(op)
+        case wire.Words():
+            return store.words(op)
         case wire.Put():
             return store.put(op)
         case wire.Retrieve():

@@ -210,18 +210,22 @@ class Store:
         has counts as ln(1 + (n + .5) / .5), Qdrant's formula at df = 0.
         """
         where = condition(op.where)
-        within = qdrant.SearchParams(exact=True, idf=qdrant.IdfParams(corpus=where))
         legs: dict[str, tuple[Any, Any]] = {}
         if op.vector is not None:
             legs[DENSE] = qdrant.Query.Nearest(floats(op.vector), DENSE), qdrant.SearchParams(exact=True)
         if op.tokens:
-            legs[WORDS] = qdrant.Query.Nearest(qdrant.SparseVector(op.tokens, op.counts), WORDS), within
+            legs[WORDS] = _words(op.tokens, op.counts, where)
 
-        # 1. The best of each leg.
+        # 1. The best of each leg; of the words, it may be known already.
         first = self._batch(
-            [qdrant.QueryRequest(op.limit, query=leg, filter=where, params=params) for leg, params in legs.values()]
+            [
+                qdrant.QueryRequest(op.limit, query=leg, filter=where, params=params)
+                for name, (leg, params) in legs.items()
+                if name == DENSE or op.held is None
+            ]
         )
         found: dict[UUID, None] = dict.fromkeys(hit.id for hits in first for hit in hits)
+        found |= dict.fromkeys(map(UUID, op.held or ()))
 
         # 2. Both legs for these ids, and one question per token for its IDF, in one batch.
         chosen = qdrant.Filter(must=[qdrant.HasIdCondition(set(found))])
@@ -230,21 +234,7 @@ class Store:
             for number, (leg, params) in enumerate(legs.values())
             if found
         ]
-        # IDFs depend on the filter and on what is stored: they are remembered until the next write.
-        if len(self._masses) > REMEMBERED:
-            self._masses.clear()
-        filter_ = wire.packed(op.where)
-        unknown = [token for token in op.tokens if (filter_, token) not in self._masses]
-        single = [
-            qdrant.QueryRequest(
-                1,
-                query=qdrant.Query.Nearest(qdrant.SparseVector([token], [1.0]), WORDS),
-                filter=where,
-                params=within,
-                with_vector=[WORDS],
-            )
-            for token in unknown
-        ]
+        unknown, single = self._unknown(op, where)
         answers = self._batch(second + single)
         # 3. Join. The first leg brings the payloads: every point has a vector, and words find only what has words.
         #    Reading `id` makes a new UUID each time (1 µs): once per hit.
@@ -254,9 +244,36 @@ class Store:
             hits = [wire.WireHit(str(id_), 0.0, score, payload) for id_, score, payload in rows]
         else:
             hits = [wire.WireHit(str(id_), score, others.get(id_, 0.0), payload) for id_, score, payload in rows]
-        masses = self._idf(unknown, answers[len(second) :], where)
-        self._masses.update(((filter_, token), mass) for token, mass in zip(unknown, masses, strict=True))
+        self._remember(op, unknown, answers[len(second) :], where)
+        filter_ = wire.packed(op.where)
         return wire.WireFound(hits=hits, idf=[self._masses[filter_, token] for token in op.tokens])
+
+    def words(self, op: wire.Words) -> list[str]:
+        """Give the ids of the best by words alone, and remember the IDFs of these words until the next write."""
+        where = condition(op.where)
+        if not op.tokens:
+            return []
+        leg, params = _words(op.tokens, op.counts, where)
+        unknown, single = self._unknown(op, where)
+        best, *answers = self._batch([qdrant.QueryRequest(op.limit, query=leg, filter=where, params=params), *single])
+        self._remember(op, unknown, answers, where)
+        return [str(hit.id) for hit in best]
+
+    def _unknown(self, op: wire.Search | wire.Words, where: Any) -> tuple[list[int], list[Any]]:
+        """Give the words whose IDF is not remembered, and a question for each."""
+        # IDFs depend on the filter and on what is stored: they are remembered until the next write.
+        if len(self._masses) > REMEMBERED:
+            self._masses.clear()
+        filter_ = wire.packed(op.where)
+        unknown = [token for token in op.tokens if (filter_, token) not in self._masses]
+        legs = [_words([token], [1.0], where) for token in unknown]
+        return unknown, [
+            qdrant.QueryRequest(1, query=leg, filter=where, params=params, with_vector=[WORDS]) for leg, params in legs
+        ]
+
+    def _remember(self, op: wire.Search | wire.Words, tokens: list[int], answers: list[list[Any]], where: Any) -> None:
+        filter_, masses = wire.packed(op.where), self._idf(tokens, answers, where)
+        self._masses.update(((filter_, token), mass) for token, mass in zip(tokens, masses, strict=True))
 
     def _batch(self, queries: list[Any]) -> list[list[Any]]:
         answers: list[list[Any]] = self._live.query_batch(qdrant.QueryBatchRequest(queries)) if queries else []
@@ -312,3 +329,9 @@ class Store:
         """Flush and let go."""
         self._live.flush()
         self._live.close()
+
+
+def _words(tokens: list[int], counts: list[float], where: Any) -> tuple[Any, Any]:
+    """Give the lexical leg, its IDF counted over what the filter lets through."""
+    within = qdrant.SearchParams(exact=True, idf=qdrant.IdfParams(corpus=where))
+    return qdrant.Query.Nearest(qdrant.SparseVector(tokens, counts), WORDS), within

@@ -59,10 +59,20 @@ class Put(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="put"):
 
 
 class Search(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="search"):
-    """Ask both legs twice; the result is a `WireFound`."""
+    """Ask both legs twice; the result is a `WireFound`. `held` is what `Words` gave, if it was asked before."""
 
     where: Where
     vector: bytes | None
+    tokens: list[int]
+    counts: list[float]
+    limit: int
+    held: list[str] | None = None
+
+
+class Words(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="words"):
+    """Look for a question's words while its vector is being made, and remember their IDFs; the result is ids."""
+
+    where: Where
     tokens: list[int]
     counts: list[float]
     limit: int
@@ -101,7 +111,7 @@ class Info(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="info"):
     """Say what is held; the result is a `HostInfo`."""
 
 
-Op = Put | Search | Retrieve | Count | Ids | Delete | Purge | Info
+Op = Put | Search | Words | Retrieve | Count | Ids | Delete | Purge | Info
 
 
 class HostInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

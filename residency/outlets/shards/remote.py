@@ -9,6 +9,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from qdrant_client import models
@@ -97,6 +98,8 @@ class RemoteShard:
         async with passing(route, site=self.site, action=Action.SEARCH, kind="shard") as touch:
             if query.where.matches_nothing:
                 return Found(self.site, ())
+            if callable(query.vector):
+                query = replace(query, vector=await query.vector())
             with calling(touch):
                 found = await self._search(query, terms.condition(query.where))
             touch.count = len(found.hits)

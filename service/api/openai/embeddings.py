@@ -44,7 +44,7 @@ class EmbeddingsController(Controller):
         tag = question_tag(house.engine, principal)
         permits, refusals = house.engine.permitted(principal, Action.EMBED, (tag,), "embedder")
         if not permits:
-            receipt = await house.searching.record_refusal(principal, refusals[0], "\n".join(texts), "search")
+            receipt = await house.searching.drafting.refusal(principal, refusals[0], "\n".join(texts), "search")
             return refused(request, refusals[0], receipt)
         embedder = house.embedders[permits[0].route.site]
         if data.dimensions not in (None, embedder.dimension):

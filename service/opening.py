@@ -1,0 +1,131 @@
+"""The winners of a search: checked against the database's rows, never against what came out of a shard, and opened.
+
+A key that does not open, or a Passage that does not, is counted as damaged; a Site that went away is named.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from ingestion.documents import Document, Documents
+from residency.decision import Principal
+from residency.engine import Engine
+from residency.envelope import PassageBody, PassageSealer
+from residency.errors import SealedError
+from residency.keyring import Keyring
+from residency.route import Action
+from residency.seal import OpenDek
+from residency.searchkeys import SearchKeys
+from service.findings import Opened, Search
+from service.fusion import Scored
+from service.groups import Asked, Group, pass_for, reach
+
+OVERFETCH = 2
+"""An old and a new version lie side by side for a moment; winners are checked, so more are looked up than asked for."""
+Winner = tuple[Scored, Document]
+
+
+class Opening:
+    """Opens winners with permitted keys; `within` seconds for the keys of one Site."""
+
+    def __init__(self, engine: Engine, documents: Documents, keyring: Keyring, within: float) -> None:
+        self._engine = engine
+        self._documents = documents
+        self._keyring = keyring
+        self._within = within
+
+    async def open(
+        self, principal: Principal, ask: Search, ranked: Sequence[Scored], found: Sequence[Asked]
+    ) -> tuple[list[Opened], int, set[str]]:
+        """Give the best `top_k` Passages, how many were damaged, and the Sites whose keys were not reached."""
+        wanted = list(dict.fromkeys(str(item.hit.payload["d"]) for item in ranked[: ask.top_k * OVERFETCH + 10]))
+        rows = await self._documents.database.look(self._documents.live, principal.tenant, wanted)
+        chosen = _chosen(ranked, found, rows, ask.top_k)
+        winners = [
+            (asked, [(item, row) for item, row in chosen if item.source == index]) for index, asked in enumerate(found)
+        ]
+        winners = [(asked, mine) for asked, mine in winners if mine]
+        keyrings = await asyncio.gather(
+            *(
+                reach(asked.group.site, self._deks(principal, asked.group, ask.activity, mine), self._within)
+                for asked, mine in winners
+            )
+        )
+        opened: list[Opened] = []
+        damaged, lost = 0, set[str]()
+        for (asked, mine), deks in zip(winners, keyrings, strict=True):
+            if isinstance(deks, str):  # the Site, or its keys, went away after it had answered
+                lost.add(deks)
+                continue
+            worth, mass = asked.tokens.shares(asked.found.idf)
+            words = {token: value / mass if mass > 0 else 0.0 for token, value in worth.items()}
+            zone = self._engine.fleet.site(asked.group.site).zone
+            for item, row in mine:
+                body = _body(deks.get(row.dek_id), item, row)
+                if body is None:
+                    damaged += 1
+                else:
+                    opened.append(_opened(item, row, body, zone, words, asked.keys))
+        return sorted(opened, key=lambda each: -each.score), damaged, lost
+
+    async def _deks(
+        self, principal: Principal, group: Group, activity: str, winners: Sequence[Winner]
+    ) -> dict[bytes, OpenDek]:
+        route = pass_for(self._engine, principal, Action.OPEN, group, activity)
+        wanted = list(dict.fromkeys((row.dek_id, row.tag.digest) for _, row in winners))
+        return await self._keyring.open_deks(route, group.site, wanted)
+
+
+def _chosen(ranked: Sequence[Scored], found: Sequence[Asked], rows: Mapping[str, Document], top_k: int) -> list[Winner]:
+    chosen: list[Winner] = []
+    for item in ranked:
+        row = rows.get(str(item.hit.payload["d"]))
+        group, keys = found[item.source].group, found[item.source].keys
+        # the point id fixes document, version and place: what a shard says beyond that is not believed
+        if row is None or row.site != group.site or row.tag_class not in {each.tag_class for each in group.classes}:
+            continue
+        if item.hit.id != keys.point_id(row.id, row.version, int(item.hit.payload["n"])):
+            continue
+        chosen.append((item, row))
+        if len(chosen) == top_k:
+            break
+    return chosen
+
+
+def _body(dek: OpenDek | None, item: Scored, row: Document) -> PassageBody | None:
+    """Open one Passage; None when its key is gone or it is not what was sealed there."""
+    if dek is None:
+        return None
+    sealer = PassageSealer(
+        dek,
+        collection=bytes.fromhex(row.collection),
+        document=bytes.fromhex(row.id),
+        version=row.version,
+        classification=row.tag.classification,
+    )
+    try:
+        return sealer.open(int(item.hit.payload["n"]), item.hit.id, str(item.hit.payload["s"]))
+    except SealedError:
+        return None
+
+
+def _opened(
+    item: Scored, row: Document, body: PassageBody, zone: str, words: Mapping[int, float], keys: SearchKeys
+) -> Opened:
+    return Opened(
+        document_id=row.id,
+        name=body.name,
+        version=row.version,
+        page=body.page or 1,
+        start=body.start,
+        end=body.end,
+        text=body.text,
+        heading=body.heading,
+        language=body.language,
+        score=item.score,
+        support=item.support,
+        site=row.site,
+        zone=zone,
+        tag=row.tag,
+        words=words,
+        keys=keys,
+    )
