@@ -42,7 +42,7 @@ STARTERS = {
 OPENERS = {
     "residency/egress.py": "the tripwire watches sockets",
     "residency/outlets/connect.py": "the one HTTP client factory",
-    "residency/outlets/keys/bao.py": "a key server, through the session of its own client",
+    "residency/outlets/keys/bao_line.py": "a key server, through the session of its own client",
     "residency/outlets/tls.py": "what certificate a Site shows",
 }
 

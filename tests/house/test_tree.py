@@ -10,7 +10,6 @@ LONGEST = 350
 REASONS: dict[str, str] = {
     "ingestion/moving.py": "one story, told in the order in which it happens",
     "ingestion/pipeline.py": "one story, told in the order in which it happens",
-    "residency/outlets/keys/bao.py": "one body of a port, with what its server may answer",
     "residency/outlets/keys/pkcs11.py": "one body of a port, with what its token may answer",
     "service/bootstrap.py": "the composition root: one order of building, read from top to bottom",
     "service/rulemaking.py": "proposing, approving and activating rules: one story with its checks",

@@ -3,8 +3,8 @@
 Rules kept here: what a key is bound to goes with every wrap and unwrap as associated data, and a server that drops it
 is found out before it wraps anything; never Transit's own rewrap, which cannot carry it; every item of a batch is read;
 an answer that is not what was asked for is named, not guessed at. The everyday token may make, encrypt and decrypt;
-rotating, raising minimum versions and trimming need the operator's. Tokens come from files and are read on every call.
-Nothing is taken from the environment: no proxy, no token, no certificate. One Transit key holds all versions of a KEK.
+rotating, raising minimum versions and trimming need the operator's.
+One Transit key holds all versions of a KEK. The calls themselves are in `bao_line.py`.
 """
 
 import asyncio
@@ -14,22 +14,15 @@ import hashlib
 import os
 import re
 import ssl
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import hvac
-import requests
-from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest, VaultError
-from requests.adapters import HTTPAdapter
-
 from residency.errors import KeyRefusedError, KeyringError, RouteError
-from residency.outlets.connect import CONNECT_SECONDS, checked
-from residency.outlets.keys.disk import secret
+from residency.outlets.connect import checked
+from residency.outlets.keys.bao_line import BaoLine, MissingError, body_of
 from residency.outlets.passing import passing
-from residency.outlets.tls import explain
 from residency.ports import KekRef
 from residency.route import Action, Route
 from residency.seal import KEY, OVERHEAD, bind, tenant_bytes
@@ -62,14 +55,11 @@ class BaoKeys:
         if not _MOUNT.fullmatch(mount):
             raise KeyringError(f"the Transit mount of {site} is no path", hint='write mount = "transit"')
         self.site = site
-        self._url = checked(url, site=site)
-        self._token = token
-        self._operator = operator
         self._mount = mount
-        self._namespace = namespace
-        self._context = context
         self._within = within
-        self._local = threading.local()
+        self._line = BaoLine(
+            site, checked(url, site=site), token, operator, namespace=namespace, context=context, within=within
+        )
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="bao")
 
     async def create(self, route: Route, kek: KekRef) -> None:
@@ -122,7 +112,7 @@ class BaoKeys:
         info = self._read(kek)
         if info is None and kek.version == 1:
             made = {"key_type": "aes256-gcm96", "exportable": False, "allow_plaintext_backup": False}
-            self._may(lambda transit: transit.create_key(_name(kek), mount_point=self._mount, **made))
+            self._line.transit(lambda transit: transit.create_key(_name(kek), mount_point=self._mount, **made))
             info = self._read(kek)
         if info is None:
             raise self._missing(kek)
@@ -135,7 +125,7 @@ class BaoKeys:
         if kek.version > info["latest"] + 1:
             raise self._missing(kek)
         if kek.version == info["latest"] + 1:
-            self._may(lambda transit: transit.rotate_key(_name(kek), mount_point=self._mount), operator=True)
+            self._line.transit(lambda transit: transit.rotate_key(_name(kek), mount_point=self._mount), operator=True)
         self._prove_binding(kek)
 
     def _prove_binding(self, kek: KekRef) -> None:
@@ -159,9 +149,11 @@ class BaoKeys:
             lambda transit: transit.encrypt_data(_name(kek), plaintext="", batch_input=batch, mount_point=self._mount),
             kek,
         )
-        made = [str(each.get("ciphertext", "")).encode("ascii", "replace") for each in self._results(reply, len(items))]
+        made = [
+            str(each.get("ciphertext", "")).encode("ascii", "replace") for each in self._line.results(reply, len(items))
+        ]
         if any(_raw(wrapped, kek) is None for wrapped in made) or len(set(made)) != len(made):
-            raise self._garbage()
+            raise self._line.garbage()
         return made
 
     def _unwrap(self, kek: KekRef, items: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
@@ -176,12 +168,13 @@ class BaoKeys:
         )
         try:
             opened = [
-                base64.b64decode(str(each["plaintext"]), validate=True) for each in self._results(reply, len(items))
+                base64.b64decode(str(each["plaintext"]), validate=True)
+                for each in self._line.results(reply, len(items))
             ]
         except (KeyError, binascii.Error, ValueError) as error:
-            raise self._garbage() from error
+            raise self._line.garbage() from error
         if any(len(key) != KEY for key in opened):
-            raise self._garbage()
+            raise self._line.garbage()
         return opened
 
     def _destroy(self, kek: KekRef) -> None:
@@ -199,44 +192,46 @@ class BaoKeys:
         if (
             kek.version == info["latest"]
         ):  # Transit keeps at least one version; the new one stays unused until asked for
-            self._may(lambda transit: transit.rotate_key(name, mount_point=mount), operator=True)
+            self._line.transit(lambda transit: transit.rotate_key(name, mount_point=mount), operator=True)
         # In two calls: the library refuses both at the same version in one, although the server wants just that.
         for limit in ("min_encryption_version", "min_decryption_version"):
             self._raise_limit(name, limit, after)
-        self._may(lambda transit: transit.trim_key(name, after, mount_point=mount), operator=True)
+        self._line.transit(lambda transit: transit.trim_key(name, after, mount_point=mount), operator=True)
         info = self._read(kek, operator=True)
         if info is None or info["first"] < after:
             raise KeyringError(f"the key server of {self.site} did not trim a KEK", hint="try again, then ask its log")
 
     def _raise_limit(self, name: str, limit: str, version: int) -> None:
         change = {limit: version}
-        self._may(
+        self._line.transit(
             lambda transit: transit.update_key_configuration(name, mount_point=self._mount, **change), operator=True
         )
 
     def _status(self) -> dict[str, Any]:
-        health = self._call(lambda client: client.sys.read_health_status(method="GET"))
-        body = health if isinstance(health, dict) else _body(health)
+        health = self._line.call(lambda client: client.sys.read_health_status(method="GET"))
+        body = health if isinstance(health, dict) else body_of(health)
         if body.get("initialized") is not True or body.get("sealed") is not False:
             raise KeyringError(f"the key server of {self.site} is sealed", hint="unseal it")
-        mine = self._call(lambda client: client.auth.token.lookup_self())
+        mine = self._line.call(lambda client: client.auth.token.lookup_self())
         try:
             ttl = int(mine["data"]["ttl"])
         except (KeyError, TypeError, ValueError) as error:
-            raise self._garbage() from error
+            raise self._line.garbage() from error
         return {
             "provider": "transit",
             "site": self.site,
             "version": str(body.get("version", ""))[:40],
             "token_ttl_s": ttl,
-            "may_rotate": self._operator is not None,
+            "may_rotate": self._line.has_operator,
         }
 
     def _read(self, kek: KekRef, *, operator: bool = False) -> dict[str, Any] | None:
         """Give what the server says of this KEK's Transit key, with `first` and `latest` version; None when absent."""
         try:
-            reply = self._may(lambda transit: transit.read_key(_name(kek), mount_point=self._mount), operator=operator)
-        except _MissingError:
+            reply = self._line.transit(
+                lambda transit: transit.read_key(_name(kek), mount_point=self._mount), operator=operator
+            )
+        except MissingError:
             return None
         try:
             told = reply["data"]
@@ -244,128 +239,23 @@ class BaoKeys:
             first = max(1, int(told["min_available_version"]))
             return {"type": told["type"], "first": first, "latest": int(told["latest_version"]), **flags}
         except (KeyError, TypeError, ValueError) as error:
-            raise self._garbage() from error
-
-    # --- the call itself ----------------------------------------------------------------------------------------------
+            raise self._line.garbage() from error
 
     async def _run(self, work: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
-    def _may(self, call: Callable[[Any], Any], *, operator: bool = False) -> Any:
-        """Call Transit about a key; with the operator's token where it is needed, or where the everyday one may not."""
-        if operator and self._operator is None:
-            raise KeyringError(
-                f"rotating and destroying at {self.site} needs the operator's token",
-                hint="name its file as operator_token_file of the keys in the fleet file",
-            )
-        try:
-            return self._call(lambda client: call(client.secrets.transit), operator=operator)
-        except _ForbiddenError:
-            if operator or self._operator is None:
-                raise
-            return self._call(lambda client: call(client.secrets.transit), operator=True)
-
     def _ask(self, call: Callable[[Any], Any], kek: KekRef) -> Any:
         """Encrypt or decrypt; what the server refuses item by item is one refusal."""
         try:
-            return self._call(lambda client: call(client.secrets.transit))
-        except _MissingError as error:
+            return self._line.call(lambda client: call(client.secrets.transit))
+        except MissingError as error:
             raise self._missing(kek) from error
-
-    def _call(self, call: Callable[[Any], Any], *, operator: bool = False) -> Any:
-        which = self._operator if operator and self._operator else self._token
-        client = self._client()
-        client.token = secret(which, f"the {'operator ' if operator else ''}token of {self.site}")
-        try:
-            return call(client)
-        except InvalidPath as error:
-            raise _MissingError(f"the key server of {self.site} knows no such path", hint="check mount") from error
-        except Forbidden as error:
-            raise _ForbiddenError(
-                f"the key server of {self.site} does not permit that to our token",
-                hint="see docs/sealing.md for what each token may do, and whether it has run out",
-            ) from error
-        except InvalidRequest as error:
-            told = " ".join(_complaints(error))
-            if "not found" in told:
-                raise _MissingError(f"the key server of {self.site} has no such key", hint="restore it") from error
-            raise KeyRefusedError(f"the key server of {self.site} refuses a wrapped key or a version") from error
-        except VaultError as error:
-            raise KeyringError(
-                f"the key server of {self.site} fails: {type(error).__name__}", hint="see whether it is sealed or busy"
-            ) from error
-        except requests.RequestException as error:
-            cause, remedy = explain(error) or ("does not answer", "see whether it runs and may be reached from here")
-            raise KeyringError(f"the key server of {self.site} {cause}", hint=remedy) from error
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
-            raise self._garbage() from error
-
-    def _client(self) -> Any:
-        # Of its own for each thread: a requests session is not meant for several.
-        if not hasattr(self._local, "client"):
-            session = requests.Session()
-            session.trust_env = False
-            session.mount("https://", _ZoneTls(self._context))
-            self._local.client = hvac.Client(
-                url=self._url,
-                token="",
-                session=session,
-                verify=True,
-                cert=None,
-                namespace=self._namespace or None,
-                timeout=(CONNECT_SECONDS, self._within),
-                allow_redirects=False,
-            )
-        return self._local.client
-
-    def _results(self, reply: Any, count: int) -> list[dict[str, Any]]:
-        """Read every item of a batch: one bad item may hide behind a good status."""
-        try:
-            results = reply["data"]["batch_results"]
-            if len(results) != count or not all(isinstance(each, dict) for each in results):
-                raise self._garbage()
-        except (KeyError, TypeError) as error:
-            raise self._garbage() from error
-        if any(each.get("error") for each in results):
-            raise KeyRefusedError("a wrapped key does not open in this context")
-        return list(results)
-
-    def _garbage(self) -> KeyringError:
-        return KeyringError(
-            f"the key server of {self.site} answers what was not asked for", hint="see what stands at that address"
-        )
 
     def _missing(self, kek: KekRef) -> KeyringError:
         return KeyringError(
             f"KEK {kek.id.hex()} version {kek.version} is missing at {self.site}",
             hint="restore the key server from its own backup",
         )
-
-
-class _MissingError(KeyringError):
-    """The server has no such key."""
-
-
-class _ForbiddenError(KeyringError):
-    """The token may not do that."""
-
-
-class _ZoneTls(HTTPAdapter):
-    """HTTPS under one TLS context alone; requests itself would add the roots of certifi to it on every connection."""
-
-    def __init__(self, context: ssl.SSLContext | None) -> None:
-        self._context = context if context is not None else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        super().__init__(max_retries=0)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, ssl_context=self._context, **kwargs)
-
-    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
-        host, pool = super().build_connection_pool_key_attributes(request, True, None)
-        return host, {"cert_reqs": pool["cert_reqs"]}
-
-    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-        conn.cert_reqs = "CERT_REQUIRED"
 
 
 def _name(kek: KekRef) -> str:
@@ -386,20 +276,3 @@ def _raw(wrapped: bytes, kek: KekRef) -> bytes | None:
 
 def _text(raw: bytes) -> str:
     return base64.b64encode(raw).decode()
-
-
-def _complaints(error: InvalidRequest) -> list[str]:
-    """Give every complaint of a refused request, those of single items too."""
-    told = [str(each) for each in error.errors or ()]
-    body = error.json if isinstance(error.json, dict) else {}
-    data = body.get("data")
-    items = data.get("batch_results") if isinstance(data, dict) else None
-    return told + [str(each.get("error", "")) for each in items or () if isinstance(each, dict)]
-
-
-def _body(response: Any) -> dict[str, Any]:
-    try:
-        body = response.json()
-    except (ValueError, AttributeError):
-        return {}
-    return body if isinstance(body, dict) else {}
