@@ -11,6 +11,10 @@ COPY policies ./policies
 RUN /opt/domicile/bin/pip install --constraint constraints.txt .
 
 FROM python:3.11.14-slim-bookworm
+# Text recognition for scans; add the models of your languages.
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends tesseract-ocr tesseract-ocr-eng tesseract-ocr-deu tesseract-ocr-fra \
+ && rm -rf /var/lib/apt/lists/*
 # Folders that volumes are mounted on must exist here, so that a fresh volume belongs to our account.
 RUN groupadd --gid 10001 domicile \
  && useradd --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin domicile \

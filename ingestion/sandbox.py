@@ -17,7 +17,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, Pipe
 from multiprocessing.reduction import send_handle
 from pathlib import Path
@@ -26,10 +26,10 @@ from typing import Final
 import msgspec
 
 from ingestion.errors import ReaderError
+from ingestion.outcomes import outcome
 from ingestion.readers import (
     MAX_OUTLINE,
     MAX_TEXT,
-    REASONS,
     Block,
     Confinement,
     Failure,
@@ -38,8 +38,9 @@ from ingestion.readers import (
     PageSpan,
     Reading,
 )
+from ingestion.readers.confine import models
 
-__all__ = ["Block", "Limits", "PageSpan", "Reading", "Sandbox", "capabilities", "read_file", "warm"]
+__all__ = ["Block", "Limits", "PageSpan", "Reading", "Sandbox", "capabilities", "read_file", "recognises", "warm"]
 
 _encode = msgspec.msgpack.encode
 
@@ -51,7 +52,7 @@ class Limits:
     """What one file may cost. PDFium reads 50 pages in 27 MB and 50 ms; these limits stop accidents, not attackers."""
 
     memory: int = 512 * MIB
-    """Bytes of address space of the child; grows by eight times the file."""
+    """Bytes of address space that the child may add to its code; grows by eight times the file."""
     cpu_s: int = 30
     """Seconds of CPU time; grows by one second for each MiB of the file."""
     wall_s: float = 60.0
@@ -65,11 +66,17 @@ class Limits:
         """Give the child's limits for a file of that many bytes."""
         return Confinement(self.memory + 8 * size, self.cpu_s + size // MIB, self.files)
 
+    def for_ocr(self) -> "Limits":
+        """Give the limits of a file whose pages are to be recognised: a page takes seconds."""
+        return replace(self, memory=2 * self.memory, cpu_s=20 * self.cpu_s, wall_s=15 * self.wall_s)
+
     def wall(self, size: int) -> float:
         """Give the seconds that the parent waits for a file of that many bytes."""
         return self.wall_s + size / MIB
 
 
+_SILENT: Final = {"ORT_DISABLE_TELEMETRY": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_THREAD_LIMIT": "1"}
+"""The nursery's whole environment: no telemetry, and no thread but the one that forks."""
 _BOOT: Final = """
 import sys
 sys.path[:0] = sys.argv[2:]
@@ -78,36 +85,6 @@ no_connections()
 from {module} import serve
 serve()
 """
-
-_FAILED: Final[dict[str, tuple[str, str]]] = {
-    "encrypted_file": ("the file is protected by a password", "remove the protection and send it again"),
-    "broken_file": ("the file is damaged and cannot be opened", "open it in its own program, save it anew, send that"),
-    "empty_text": ("the file holds no text", "send a file with text in it"),
-    "unsupported_type": ("files of this type are not read", "send PDF, DOCX, HTML, Markdown or plain text"),
-    "bomb": (
-        "the file unpacks to far more than it should or hides entities; it was not opened",
-        "save it anew in its own program and send that; if it came from outside, ask who made it",
-    ),
-    "parse_timeout": ("reading the file took too long and was stopped", "split the file, or save it anew"),
-    "parse_memory": ("reading the file took too much memory and was stopped", "split the file, or save it anew"),
-    "parse_crash": ("the reader broke on this file and was stopped", "save the file anew in its own program"),
-}
-_FOUND: Final[dict[str, tuple[str, str]]] = {
-    "scan": (
-        "none of the file's pages holds text: it is scanned",
-        "run text recognition (OCR) over it, send the result",
-    ),
-    "no pages": ("the file has no pages", "send a file with text in it"),
-    "image": ("the file is an image", "run text recognition (OCR) over it and send the text or a searchable PDF"),
-    "old office": ("the file is of an old Office format", "save it as DOCX or PDF and send that"),
-    "rtf": ("the file is RTF", "save it as DOCX or PDF and send that"),
-    "spreadsheet": ("the file is a spreadsheet", "export it as PDF or text and send that"),
-    "presentation": ("the file is a presentation", "export it as PDF and send that"),
-    "open document": ("the file is an OpenDocument or EPUB file", "save it as DOCX or PDF and send that"),
-    "archive": ("the file is an archive", "unpack it and send the files in it"),
-    "program": ("the file is a program", "send PDF, DOCX, HTML, Markdown or plain text"),
-    "database": ("the file is a database", "export it as text and send that"),
-}
 
 
 class Sandbox:
@@ -164,6 +141,21 @@ class Sandbox:
             _end(*nursery)
 
     def _read(self, data: bytes, job: Job, limits: Limits, leash: "_Leash") -> Reading:
+        """Read a file; where pages hold no text, once more with text recognition, under limits of its own."""
+        first = self._once(data, job, limits, leash)
+        if isinstance(first, Reading) and first.unread:
+            try:
+                second = self._once(data, msgspec.structs.replace(job, ocr=True), limits.for_ocr(), leash)
+            except ReaderError:
+                second = first
+            return first if isinstance(second, Failure) else second
+        if isinstance(first, Failure) and first.found in {"scan", "image"}:
+            first = self._once(data, msgspec.structs.replace(job, ocr=True), limits.for_ocr(), leash)
+        if isinstance(first, Failure):
+            raise outcome(first.reason, first.found)
+        return first
+
+    def _once(self, data: bytes, job: Job, limits: Limits, leash: "_Leash") -> Reading | Failure:
         got: list[Reading | Failure] = []
         room = limits.growth * len(data) + 65_536
 
@@ -175,15 +167,14 @@ class Sandbox:
                 got.append(outline)
                 return
             text = pipe.recv_bytes(min(room, MAX_TEXT)).decode("utf-8")
-            got.append(Reading(text, outline.pages, outline.blocks, outline.media_type, outline.pages_without_text))
+            rest = outline.unread, outline.recognised
+            got.append(Reading(text, outline.pages, outline.blocks, outline.media_type, *rest))
 
         reason = self._with_child(put, limits, len(data), leash)
         if reason or not got:
-            raise _error(reason)
-        if isinstance(got[0], Failure):
-            raise _error(got[0].reason, got[0].found)
-        if not _in_order(got[0]):
-            raise _error("parse_crash")
+            raise outcome(reason)
+        if isinstance(got[0], Reading) and not _in_order(got[0]):
+            raise outcome("parse_crash")
         return got[0]
 
     def _with_child(self, talk: Callable[[Connection], None], limits: Limits, size: int, leash: "_Leash") -> str:
@@ -222,7 +213,7 @@ class Sandbox:
                     self._nursery = None
                     _end(process, control)
                     if attempt:
-                        raise _error("parse_crash") from None
+                        raise outcome("parse_crash") from None
                 else:
                     return
 
@@ -239,7 +230,7 @@ class Sandbox:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
-                    env={},
+                    env=_SILENT,
                     cwd="/",
                     pass_fds=(theirs.fileno(),),
                     start_new_session=True,
@@ -283,16 +274,6 @@ def _end(process: subprocess.Popen[bytes], control: Connection) -> None:
     process.wait()
 
 
-def _error(reason: str, found: str = "") -> ReaderError:
-    """Word an outcome; both words come from our own lists, whatever the child sent."""
-    if reason not in REASONS:
-        reason = "parse_crash"
-    message, hint = (
-        _FOUND.get(found, _FAILED[reason]) if reason in {"empty_text", "unsupported_type"} else _FAILED[reason]
-    )
-    return ReaderError(message, reason=reason, hint=hint)
-
-
 def _in_order(reading: Reading) -> bool:
     """Say whether pages and blocks are slices of the text in order, as a child that was taken over might not send."""
     length = len(reading.text)
@@ -319,6 +300,11 @@ async def read_file(
 def warm() -> None:
     """Start the nursery of this process now. See `Sandbox.warm`."""
     _shared.warm()
+
+
+def recognises() -> bool:
+    """Say whether Tesseract's models are installed, so that scans can be read."""
+    return bool(models())
 
 
 def capabilities() -> dict[str, bool]:

@@ -41,8 +41,8 @@ NEVER: Final = 1e15
 HINTS: Final[dict[str, str]] = {
     "encrypted_file": "remove the password and upload the file again",
     "broken_file": "the file does not open; save it again from its program and upload that",
-    "empty_text": "there is no text in it; if it is a scan, run character recognition first",
-    "unsupported_type": "upload it as PDF, DOCX, HTML, Markdown or plain text",
+    "empty_text": "there is no text in it; a scan needs Tesseract at the service, or text recognition before upload",
+    "unsupported_type": "upload it under its own ending and type, in one of the formats of docs/ingestion.md",
     "bomb": "the file unpacks to far more than it may; upload its parts singly",
     "parse_timeout": "reading took too long; split the file and upload the parts",
     "parse_memory": "reading took too much memory; split the file and upload the parts",

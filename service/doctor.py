@@ -47,6 +47,7 @@ async def examine(settings: Settings) -> list[Finding]:
         _core_dumps,
         _swap,
         _sandbox,
+        _ocr,
         _loop,
     ]
     findings = []
@@ -159,6 +160,14 @@ def _sandbox(_settings: Settings) -> Finding:
             "sandbox", "warn", f"readers run without: {', '.join(absent)}", "see docs/operations.md, Sandbox"
         )
     return Finding("sandbox", "ok", f"readers run with: {', '.join(found)}")
+
+
+def _ocr(_settings: Settings) -> Finding:
+    from ingestion.sandbox import recognises
+
+    if recognises():
+        return Finding("ocr", "ok", "scans and images are read by Tesseract")
+    return Finding("ocr", "warn", "no Tesseract: scans and images fail", "apt-get install tesseract-ocr, and a model")
 
 
 def _loop(_settings: Settings) -> Finding:

@@ -5,6 +5,7 @@ pages are slices of it in order; a reader imports nothing of the engine and quot
 """
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, Final
 
 import msgspec
@@ -20,11 +21,10 @@ MAX_TITLE: Final = 120
 MAX_PATH: Final = 240
 """Code points of a whole heading path; outer headings are dropped first."""
 
-PDF: Final = "application/pdf"
-DOCX: Final = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
-HTML: Final = "text/html"
-MARKDOWN: Final = "text/markdown"
-PLAIN: Final = "text/plain"
+MAX_MEMBERS: Final = 2_000
+"""Attachments, or entries of an archive, that one file may hand on."""
+MAX_MEMBER: Final = 100 * 1024 * 1024
+"""Bytes of one of them."""
 
 REASONS: Final = frozenset(
     {
@@ -50,7 +50,7 @@ class PageSpan(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Block(msgspec.Struct, frozen=True, array_like=True):
-    """A stretch of one kind on one page: `heading`, `text`, `item`, `row`, `header` or `note`.
+    """A stretch of one kind on one page: `heading`, `text`, `item`, `row`, `header`, `note` or `ocr`.
 
     `heading` is the path of headings above it, outermost first, joined with ` › `; a row's path ends with its table's
     first row. Neighbours alike in kind, page and path are one Block.
@@ -69,7 +69,8 @@ class Outline(msgspec.Struct, frozen=True, array_like=True, tag="outline"):
     media_type: str
     pages: Annotated[list[PageSpan], msgspec.Meta(max_length=MAX_PAGES)]
     blocks: Annotated[list[Block], msgspec.Meta(max_length=MAX_BLOCKS)]
-    pages_without_text: int = 0
+    unread: Annotated[list[int], msgspec.Meta(max_length=MAX_PAGES)] = []
+    recognised: Annotated[list[int], msgspec.Meta(max_length=MAX_PAGES)] = []
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True, tag="failure"):
@@ -80,11 +81,15 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, tag="failure"):
 
 
 class Job(msgspec.Struct, frozen=True, array_like=True):
-    """What the child is told about the bytes that follow; `probe` asks only how it is confined."""
+    """What the child is told about the bytes that follow; `probe` asks only how it is confined.
+
+    `ocr` has scans recognised.
+    """
 
     declared_type: str = ""
     suffix: str = ""
     probe: bool = False
+    ocr: bool = False
 
 
 class Confinement(msgspec.Struct, frozen=True, array_like=True):
@@ -96,13 +101,18 @@ class Confinement(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """One file as text: `pages` and `blocks` are slices of `text` in code points, in order."""
+    """One file as text: `pages` and `blocks` are slices of `text` in code points, in order.
+
+    A page is a PDF's page, a slide, a sheet or a chapter. `unread` are the numbers of pages without text, `recognised`
+    of those that OCR read. A file within the file begins a page of its own, under its name as heading.
+    """
 
     text: str
     pages: list[PageSpan]
     blocks: list[Block]
     media_type: str
-    pages_without_text: int = 0
+    unread: list[int] = []
+    recognised: list[int] = []
 
 
 class UnreadableError(Exception):
@@ -112,6 +122,13 @@ class UnreadableError(Exception):
         super().__init__(reason)
         self.reason = reason
         self.found = found
+
+
+class Member(msgspec.Struct, frozen=True):
+    """A file within the file: an attachment, or an entry of an archive; `name` may hold folders (`a/b.pdf`)."""
+
+    name: str
+    media_type: str = ""
 
 
 class Headings:
@@ -149,6 +166,8 @@ class TextBuilder:
         self._page_start = 0
         self.pages: list[PageSpan] = []
         self.blocks: list[Block] = []
+        self.unread: list[int] = []
+        self.recognised: list[int] = []
 
     def put(self, kind: str, text: str, heading: str = "", *, glue: str = "\n\n") -> None:
         """Append a text as a Block of its kind; `glue` joins it to what stands before it on the page."""
@@ -175,16 +194,51 @@ class TextBuilder:
         self._add("\n\n")
         self._page_start = self._length
 
-    def reading(self, media_type: str, *, pages_without_text: int = 0) -> Reading:
+    def row(self, cells: list[str], above: list[str], header: str, *, kind: str = "row") -> str:
+        """Append a table's row, ` | ` between its cells, under the headings `above`; gives the table's header row.
+
+        `header` is "" for a table's first row, which becomes the header.
+        """
+        line = " | ".join(cells).rstrip(" |")
+        if not line.strip(" |"):
+            return header
+        fresh = not header
+        header = header or line
+        self.put(kind, line, path([*above, header]), glue="\n\n" if fresh else "\n")
+        return header
+
+    def reading(self, media_type: str) -> Reading:
         """Give what was put together; an open page is closed first."""
         if self._length > self._page_start or not self.pages:
             self.end_page()
         text = "".join(self._parts)[: self.pages[-1].end]
-        return Reading(text, self.pages, self.blocks, media_type, pages_without_text)
+        return Reading(text, self.pages, self.blocks, media_type, self.unread, self.recognised)
 
     def _add(self, text: str) -> None:
         self._parts.append(text)
         self._length += len(text)
+
+
+def joined(first: Reading, more: Iterable[tuple[str, Reading]]) -> Reading:
+    """Put the readings of a file's members behind its own, each on pages of its own and under its name."""
+    parts, at = [first.text], len(first.text)
+    pages, blocks, unread, recognised = [*first.pages], [*first.blocks], [*first.unread], [*first.recognised]
+    for name, reading in more:
+        shift, number = at + 2, len(pages)
+        if number + len(reading.pages) > MAX_PAGES or len(blocks) + len(reading.blocks) > MAX_BLOCKS:
+            raise UnreadableError("bomb", "pages")
+        parts.append(reading.text)
+        pages += [PageSpan(each.number + number, each.start + shift, each.end + shift) for each in reading.pages]
+        blocks += [
+            Block(each.kind, each.page + number, each.start + shift, each.end + shift, path([name, each.heading]))
+            for each in reading.blocks
+        ]
+        unread += [page + number for page in reading.unread]
+        recognised += [page + number for page in reading.recognised]
+        at = shift + len(reading.text)
+        if at > MAX_TEXT:
+            raise UnreadableError("bomb", "text")
+    return Reading("\n\n".join(parts), pages, blocks, first.media_type, unread, recognised)
 
 
 _SPACES: Final = re.compile(r"\s+")

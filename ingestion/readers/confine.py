@@ -39,6 +39,9 @@ ABI_TRUNCATE: Final = 3
 ABI_NETWORK: Final = 4
 """Landlock's version that can also forbid TCP bind and connect."""
 
+MODELS: Final = ("/usr/share/tesseract-ocr/5/tessdata", "/usr/share/tessdata", "/usr/share/tesseract-ocr/4.00/tessdata")
+"""Where Tesseract's models lie, if it is installed: the only data a reader may open."""
+
 ALLOW: Final = 0x7FFF0000
 ERRNO_EPERM: Final = 0x00050001
 
@@ -98,6 +101,7 @@ def confine(limits: Confinement) -> dict[str, str]:
 
     Must be called while the process has one thread.
     """
+    size = _loaded()
     held = {
         "own process group": _try(_lead_group),
         "dies with its parent": _prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
@@ -106,8 +110,9 @@ def confine(limits: Confinement) -> dict[str, str]:
         "no files but code (landlock)": _landlock(),
         "system calls (seccomp)": _seccomp(),
     }
+    most = size + limits.memory
     limited = {
-        "memory limit": (resource.RLIMIT_AS, limits.memory, limits.memory),
+        "memory limit": (resource.RLIMIT_AS, most, most),
         "CPU limit": (resource.RLIMIT_CPU, limits.cpu_s, limits.cpu_s + 1),
         "open files limit": (resource.RLIMIT_NOFILE, limits.files, limits.files),
         "file size 0": (resource.RLIMIT_FSIZE, 0, 0),
@@ -137,6 +142,19 @@ _OUTWARD: Final = frozenset(
 def _hook(event: str, _arguments: tuple[object, ...]) -> None:
     if event in _OUTWARD:
         raise PermissionError(f"a reader has no use for {event}")
+
+
+def models() -> str:
+    """Give the folder of Tesseract's models, "" where there is none."""
+    return next((folder for folder in MODELS if Path(folder).is_dir()), "")
+
+
+def _loaded() -> int:
+    """Give the bytes of address space that the nursery's code took before any file came."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def no_new_privileges() -> None:
@@ -186,10 +204,10 @@ def _landlock() -> str:
 
 
 def _code() -> list[str]:
-    """Give the folders of Python's library, of installed packages and of this room; nobody's data lies there."""
+    """Give the folders of Python's library, of packages, of this room, of Tesseract's models: nobody's data."""
     named = ("site-packages", "dist-packages", "lib-dynload")
     folders = {Path(path) for path in sys.path if path.endswith(named)}
-    folders |= {Path(os.__file__).parent, Path(__file__).parent.parent}
+    folders |= {Path(os.__file__).parent, Path(__file__).parent.parent, *map(Path, MODELS)}
     return [str(folder) for folder in sorted(folders) if folder.is_dir()]
 
 

@@ -13,102 +13,131 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
+from pathlib import PurePosixPath
 from typing import Final, NoReturn
 
 import msgspec
 
 from ingestion.readers import (
-    DOCX,
-    HTML,
-    MARKDOWN,
+    MAX_MEMBER,
     MAX_OUTLINE,
     MAX_TEXT,
-    PDF,
-    PLAIN,
     Confinement,
     Failure,
     Job,
+    Member,
     Outline,
     Reading,
+    TextBuilder,
     UnreadableError,
+    archive,
+    book,
+    joined,
+    mail,
+    ocr,
     office,
+    opendocument,
     pdf,
     plain,
+    rtf,
+    sheets,
+    slides,
+    sniff,
+    tidy,
 )
 from ingestion.readers.confine import confine, no_new_privileges
+from ingestion.readers.kinds import CSV, DOCX, EML, EPUB, IMAGES, MSG, ODP, ODT, PDF, PLAIN, PPTX, RTF, SHEETS, ZIP
 
 Read = Callable[[bytes, Job], Reading]
 
 _encode = msgspec.msgpack.encode
 
-FOREIGN: Final = (
-    (b"\x89PNG", "image"),
-    (b"\xff\xd8\xff", "image"),
-    (b"GIF8", "image"),
-    (b"II*\x00", "image"),
-    (b"MM\x00*", "image"),
-    (b"{\\rtf", "rtf"),
-    (b"\x1f\x8b", "archive"),
-    (b"7z\xbc\xaf", "archive"),
-    (b"Rar!", "archive"),
-    (b"BZh", "archive"),
-    (b"\xfd7zXZ", "archive"),
-    (b"\x7fELF", "program"),
-    (b"MZ", "program"),
-    (b"SQLite format 3\x00", "database"),
-)
-"""First bytes of types that we name but do not read."""
-OLE: Final = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-ENCRYPTED_PACKAGE: Final = "EncryptedPackage".encode("utf-16-le")
+READERS: Final[dict[str, Callable[[bytes], Reading]]] = {
+    DOCX: office.read,
+    PPTX: slides.read,
+    RTF: rtf.read,
+    EPUB: book.read,
+    EML: mail.read_eml,
+    MSG: mail.read_msg,
+    ZIP: archive.read,
+}
+UNPACKERS: Final[dict[str, Callable[[bytes], Iterator[tuple[Member, bytes]]]]] = {
+    PDF: pdf.unpack,
+    EML: mail.unpack_eml,
+    MSG: mail.unpack_msg,
+    ZIP: archive.unpack,
+}
 
 
-def read(data: bytes, job: Job) -> Reading:
-    """Read a file as what its bytes say it is; name and declared type only decide between plain, Markdown and HTML."""
-    media_type, decoded = sniff(data, job)
-    if media_type == PDF:
-        return pdf.read(data)
-    if media_type == DOCX:
-        return office.read(data)
-    text = plain.decode(data) if decoded is None else decoded
-    return plain.read(text, media_type)
+MAX_DEPTH: Final = 3
+"""How deep files may lie in files."""
 
 
-def sniff(data: bytes, job: Job) -> tuple[str, str | None]:
-    """Say what a file is by its first bytes, a ZIP by its list of contents; gives the text too where it had to decode.
+def read(data: bytes, job: Job, depth: int = 0) -> Reading:
+    """Read a file as what its bytes say it is, once name and declared type do not say otherwise.
 
-    Raises `UnreadableError`: `unsupported_type`, `encrypted_file`, `empty_text`, or what the ZIP's check found.
+    Attachments and the files of an archive follow the file's own text, each on pages of its own.
     """
-    if not data:
-        raise UnreadableError("empty_text", "nothing")
-    if b"%PDF-" in data[:1024]:  # readers allow as much before it: ISO 32000-1, annex H.3, note 13
-        return PDF, None
-    if data.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return office.kind(data), None
-    if data.startswith(OLE):
-        if ENCRYPTED_PACKAGE in data:
-            raise UnreadableError("encrypted_file", "office")
-        raise UnreadableError("unsupported_type", "old office")
-    for magic, found in FOREIGN:
-        if data.startswith(magic) and plain.is_binary(data):
-            raise UnreadableError("unsupported_type", found)
-    if data.startswith(b"{\\rtf"):
-        raise UnreadableError("unsupported_type", "rtf")
-    text = plain.decode(data)
-    if plain.looks_like_html(text):
-        return HTML, text
-    if job.suffix in {".html", ".htm", ".xhtml"} or job.declared_type in {HTML, "application/xhtml+xml"}:
-        return HTML, text
-    if job.suffix in {".md", ".markdown"} or job.declared_type in {MARKDOWN, "text/x-markdown"}:
-        return MARKDOWN, text
-    return PLAIN, text
+    kind, text = sniff.sniff(data, job)
+    reading = _read(data, kind, text, ocr_too=job.ocr)
+    if kind in UNPACKERS:
+        reading = joined(reading, _members(data, kind, job, depth + 1))
+    if not reading.blocks:
+        raise UnreadableError("empty_text", "blank")
+    return reading
+
+
+def _members(data: bytes, kind: str, job: Job, depth: int) -> Iterator[tuple[str, Reading]]:
+    """Read each file within a file; what cannot be read is named with its cause, and the rest goes on."""
+    for member, content in UNPACKERS[kind](data):
+        if len(content) > MAX_MEMBER:
+            raise UnreadableError("bomb", "size")
+        name = tidy(member.name)
+        suffix = PurePosixPath(name).suffix.lower()[:20]
+        try:
+            if depth > MAX_DEPTH:
+                raise UnreadableError("bomb", "depth")
+            yield name, read(content, Job(_declared(member), suffix, ocr=job.ocr), depth)
+        except UnreadableError as error:
+            if error.reason == "bomb":
+                raise
+            left = TextBuilder()
+            left.put("note", f"{name}: not read ({error.reason})")
+            if error.found in {"scan", "image"}:
+                left.unread.append(1)
+            yield name, left.reading(PLAIN)
+
+
+def _declared(member: Member) -> str:
+    kind = member.media_type.lower()
+    return "" if kind.startswith("application/octet") else kind[:200]
+
+
+def _read(data: bytes, kind: str, text: str | None, *, ocr_too: bool) -> Reading:
+    if kind == PDF:
+        return pdf.read(data, ocr.read_pages if ocr_too else None)
+    if kind in READERS:
+        return READERS[kind](data)
+    if kind in SHEETS:
+        return sheets.read(data, kind)
+    if kind in {ODT, ODP}:
+        return opendocument.read(data, kind)
+    if kind in IMAGES and ocr_too:
+        return ocr.read_image(data, kind)
+    if kind in IMAGES:
+        raise UnreadableError("empty_text", "image")
+    text = plain.decode(data) if text is None else text
+    return sheets.read_csv(text) if kind == CSV else plain.read(text, kind)
 
 
 def serve(read: Read = read) -> NoReturn:
     """Wait for files on the pipe whose number stands in `sys.argv[1]`; fork a child for each; never comes back."""
     no_new_privileges()
+    sniff.model()
+    ocr.engine()
     control = Connection(int(sys.argv[1]))
     gc.collect()
     gc.freeze()  # or the collector would copy every page that parent and child share
@@ -178,7 +207,7 @@ def _answer(parent: Connection, data: bytes, job: Job, read: Read) -> None:
     try:
         reading = read(data, job)
         text = reading.text.encode("utf-8")
-        outline = Outline(reading.media_type, reading.pages, reading.blocks, reading.pages_without_text)
+        outline = Outline(reading.media_type, reading.pages, reading.blocks, reading.unread, reading.recognised)
         first = _encode(outline)
         if len(text) > MAX_TEXT or len(first) > MAX_OUTLINE:
             raise UnreadableError("bomb", "text")

@@ -1,44 +1,22 @@
 """DOCX, read straight from its ZIP and XML; nothing else of the package is opened.
 
-Rules kept here: before any entry is opened the archive is measured: at most 10,000 entries, 1 GiB and 100 : 1 in all,
-no overlap, no path that leaves its folder, no link; entries are measured again while they inflate; an XML with a
-document type is refused, so there are no entities to expand and no addresses to fetch.
-Format: ECMA-376 part 1, WordprocessingML. Sources: CVE-2016-5851, CVE-2025-65482, Fifield, "A better zip bomb" (2019).
+Rules kept here: deleted (tracked) text is not read; a template, picture or field that lies elsewhere is not fetched.
+Format: ECMA-376 part 1, WordprocessingML. Sources: CVE-2016-5851, CVE-2025-65482.
 """
 
-import io
 import re
-import stat
-import struct
-import zipfile
-import zlib
 from collections.abc import Iterator
 from typing import Final
+from zipfile import ZipFile
 
 from lxml import etree  # type: ignore[import-untyped]
 
-from ingestion.readers import DOCX, Headings, Reading, TextBuilder, UnreadableError, path, tidy
-
-MAX_ENTRIES: Final = 10_000
-MAX_TOTAL: Final = 1024 * 1024 * 1024
-"""Bytes that all entries may inflate to."""
-MAX_PART: Final = 256 * 1024 * 1024
-"""Bytes that one part of the text may inflate to."""
-MAX_RATIO: Final = 100
-SMALL: Final = 8 * 1024 * 1024
-"""Bytes below which a high ratio harms nobody (a form repeated a thousand times)."""
+from ingestion.readers import Headings, Reading, TextBuilder, package, tidy
+from ingestion.readers.kinds import DOCX
 
 W: Final = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 STRICT: Final = "{http://purl.oclc.org/ooxml/wordprocessingml/main}"
 FALLBACK: Final = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
-MAIN: Final = re.compile(
-    rb"application/vnd\.(?:openxmlformats-officedocument\.wordprocessingml\.(?:document|template)"
-    rb"|ms-word\.(?:document|template)\.macroEnabled)(?:Template)?\.main\+xml"
-)
-OTHERS: Final = (
-    (b"spreadsheetml.", "spreadsheet"),
-    (b"presentationml.", "presentation"),
-)
 ITEM: Final = -1
 """Stands for "list item" among heading levels."""
 BODY_LEVEL: Final = 9
@@ -50,31 +28,12 @@ _HEADING_NAME: Final = re.compile(r"^heading ([1-9])$", re.IGNORECASE)
 _HEADING_ID: Final = re.compile(r"^(?:heading|berschrift|titre|ttulo|titolo|kop)([1-9])$", re.IGNORECASE)
 
 
-def kind(data: bytes) -> str:
-    """Give the media type of a ZIP by its list of contents, once it has been measured.
-
-    Raises `UnreadableError`: `bomb`, `broken_file`, `encrypted_file`, or `unsupported_type` (found says which).
-    """
-    with _open(data) as archive:
-        names = set(archive.namelist())
-        if "[Content_Types].xml" in names:
-            types = _part(archive, "[Content_Types].xml")
-            if MAIN.search(types) and "word/document.xml" in names:
-                return DOCX
-            for mark, found in OTHERS:
-                if mark in types:
-                    raise UnreadableError("unsupported_type", found)
-        if "mimetype" in names:
-            raise UnreadableError("unsupported_type", "open document")
-    raise UnreadableError("unsupported_type", "archive")
-
-
 def read(data: bytes) -> Reading:
     """Read headers, body, text boxes, footers and notes of a DOCX; deleted (tracked) text is not read.
 
     A DOCX has no pages until something lays it out: all of it is page 1.
     """
-    with _open(data) as archive:
+    with package.measured(data) as archive:
         names = sorted(archive.namelist())
         levels = _levels(archive) if "word/styles.xml" in names else {}
         builder = TextBuilder()
@@ -88,87 +47,17 @@ def read(data: bytes) -> Reading:
                 _aside(builder, archive, name, "note", seen)
             elif re.fullmatch(r"word/footer\d*\.xml", name):
                 _aside(builder, archive, name, "header", seen)
-    if not builder.blocks:
-        raise UnreadableError("empty_text", "blank")
     return builder.reading(DOCX)
 
 
-def _open(data: bytes) -> zipfile.ZipFile:
-    """Open a ZIP and measure it by its directory."""
-    end = data.rfind(b"PK\x05\x06")
-    if end < 0 or end + 22 > len(data):
-        raise UnreadableError("broken_file", "zip")
-    (entries,) = struct.unpack_from("<H", data, end + 10)  # APPNOTE.TXT 4.3.16; 65,535 stands for "see ZIP64"
-    if entries > MAX_ENTRIES:
-        raise UnreadableError("bomb", "entries")
-    try:
-        archive = zipfile.ZipFile(io.BytesIO(data))
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error):
-        raise UnreadableError("broken_file", "zip") from None
-    entered = archive.infolist()
-    total, packed, at = sum(each.file_size for each in entered), sum(each.compress_size for each in entered), 0
-    if len(entered) > MAX_ENTRIES or total > MAX_TOTAL or (total > SMALL and total > MAX_RATIO * max(packed, 1)):
-        raise UnreadableError("bomb", "size")
-    for entry in sorted(entered, key=lambda each: each.header_offset):
-        if entry.flag_bits & 1:
-            raise UnreadableError("encrypted_file", "zip")
-        if entry.header_offset < at:
-            raise UnreadableError("bomb", "overlap")
-        at = entry.header_offset + 30 + entry.compress_size
-        parts = re.split(r"[/\\]", entry.orig_filename)
-        if ".." in parts or parts[0] in {"", "."} or ":" in parts[0] or stat.S_ISLNK(entry.external_attr >> 16):
-            raise UnreadableError("bomb", "paths")
-    if len({entry.filename for entry in entered}) != len(entered):
-        raise UnreadableError("bomb", "doubles")  # which of two equals is read is anyone's guess: refuse to guess
-    return archive
-
-
-def _part(archive: zipfile.ZipFile, name: str) -> bytes:
-    """Inflate one entry, counting; the declared size is a claim."""
-    out, size = [], 0
-    try:
-        with archive.open(name) as stream:
-            while piece := stream.read(1 << 20):
-                size += len(piece)
-                if size > MAX_PART:
-                    raise UnreadableError("bomb", "size")
-                out.append(piece)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError):
-        raise UnreadableError("broken_file", "zip") from None
-    return b"".join(out)
-
-
-def _events(
-    archive: zipfile.ZipFile, name: str, *, ends: tuple[str, ...] | None = None
-) -> Iterator[tuple[str, etree._Element]]:
-    """Walk an XML part; anything with a document type is refused at the first event.
-
-    Gives starts and ends of all elements, or, with `ends`, only the ends of elements with those tags.
-    """
-    source = io.BytesIO(_part(archive, name))
-    walk = etree.iterparse(
-        source, events=("end",) if ends else ("start", "end"), tag=ends, resolve_entities=False, no_network=True,
-        load_dtd=False, huge_tree=False, remove_comments=True, remove_pis=True,
-    )  # fmt: skip
-    first = True
-    try:
-        for event, element in walk:
-            if first and element.getroottree().docinfo.doctype:
-                raise UnreadableError("bomb", "entities")
-            first = False
-            yield event, element
-    except etree.XMLSyntaxError:
-        raise UnreadableError("broken_file", "xml") from None
-
-
-def _levels(archive: zipfile.ZipFile) -> dict[str, int]:
+def _levels(archive: ZipFile) -> dict[str, int]:
     """Give the heading level of each paragraph style, by its name or outline level, also through `basedOn`.
 
     A style of list items has the level `ITEM`.
     """
     levels: dict[str, int] = {}
     based: dict[str, str] = {}
-    for _, element in _events(archive, "word/styles.xml", ends=(W + "style", STRICT + "style")):
+    for _, element in package.events(archive, "word/styles.xml", ends=(W + "style", STRICT + "style")):
         space = str(element.tag).removesuffix("style")
         style = _value(element, "styleId")
         named, outline = element.find(f"{space}name"), element.find(f"{space}pPr/{space}outlineLvl")
@@ -204,7 +93,7 @@ class _Paragraph:
         self.item = False
 
 
-def _body(builder: TextBuilder, archive: zipfile.ZipFile, levels: dict[str, int]) -> None:
+def _body(builder: TextBuilder, archive: ZipFile, levels: dict[str, int]) -> None:
     headings = Headings()
     rows: list[list[str]] = []  # open rows' cells: a table inside a cell is read into that cell
     header = ""
@@ -219,13 +108,10 @@ def _body(builder: TextBuilder, archive: zipfile.ZipFile, levels: dict[str, int]
                 rows[-1][-1] = f"{rows[-1][-1]} {text}".strip()
         elif item == "end row":
             cells = rows.pop()
-            line = " | ".join(cells)
             if rows and rows[-1]:
-                rows[-1][-1] = f"{rows[-1][-1]} {tidy(line)}".strip()
-            elif line.strip(" |"):
-                fresh = not header
-                header = header or line
-                builder.put("row", line, path([headings.path, header]), glue="\n\n" if fresh else "\n")
+                rows[-1][-1] = f"{rows[-1][-1]} {tidy(' | '.join(cells))}".strip()
+            else:
+                header = builder.row(cells, [headings.path], header)
         elif item == "end table" and not rows:
             header = ""
         elif text and paragraph:
@@ -238,7 +124,7 @@ def _body(builder: TextBuilder, archive: zipfile.ZipFile, levels: dict[str, int]
                 builder.put("text", text, headings.path)
 
 
-def _aside(builder: TextBuilder, archive: zipfile.ZipFile, name: str, as_kind: str, seen: set[str]) -> None:
+def _aside(builder: TextBuilder, archive: ZipFile, name: str, as_kind: str, seen: set[str]) -> None:
     """Read headers, footers and notes; the same header on many sections is read once."""
     for item, paragraph in _paragraphs(archive, name, {}):
         text = tidy("".join(paragraph.text)) if item == "paragraph" and paragraph else ""
@@ -247,14 +133,14 @@ def _aside(builder: TextBuilder, archive: zipfile.ZipFile, name: str, as_kind: s
             builder.put(as_kind, text)
 
 
-def _paragraphs(archive: zipfile.ZipFile, name: str, levels: dict[str, int]) -> Iterator[tuple[str, _Paragraph | None]]:
+def _paragraphs(archive: ZipFile, name: str, levels: dict[str, int]) -> Iterator[tuple[str, _Paragraph | None]]:
     """Give paragraphs and the edges of rows, cells and tables in the order of the file.
 
     A text box stands inside a paragraph: it comes before the paragraph that holds it.
     """
     open_paragraphs: list[_Paragraph] = []
     skipping = 0
-    for event, element in _events(archive, name):
+    for event, element in package.events(archive, name):
         starts, tag = event == "start", _local(element)
         if element.tag == FALLBACK or tag in {"del", "moveFrom"}:
             skipping += 1 if starts else -1

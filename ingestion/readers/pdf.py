@@ -7,12 +7,14 @@ and empty. PDFium is not thread-safe: one file per child.
 
 import re
 from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import pypdfium2
 import pypdfium2.raw as pdfium
 
-from ingestion.readers import MAX_PAGES, PDF, Headings, Reading, TextBuilder, UnreadableError, tidy
+from ingestion.readers import MAX_MEMBERS, MAX_PAGES, Headings, Member, Reading, TextBuilder, UnreadableError, tidy
+from ingestion.readers.kinds import PDF
 
 MAX_CONTROLS: Final = 0.1
 """Share of control characters from which a page counts as without text."""
@@ -36,11 +38,37 @@ _LETTER: Final = re.compile(r"[^\W_]")
 _ITEM: Final = re.compile(r"\n(?=[•▪◦‣●] ?)")
 
 
-def read(data: bytes) -> Reading:
-    """Read a PDF's text layer.
+Recognise = Callable[[bytes, list[int]], dict[int, str]]
+
+
+def read(data: bytes, recognise: Recognise | None = None) -> Reading:
+    """Read a PDF's text layer; `recognise` gives the text of pages that something is drawn on, but no text.
 
     Raises `UnreadableError`: `encrypted_file`, `broken_file`, `empty_text` (found `scan` or `no pages`), `bomb`.
     """
+    document = open_file(data)
+    marks = _bookmarks(document)
+    members = [member for member, _ in _attached(document)]
+    builder, headings = TextBuilder(), Headings()
+    texts = without_running_lines([_page(document, index) for index in range(len(document))])
+    unread = [number for number, text in enumerate(texts, 1) if not text and _is_drawn(document, number - 1)]
+    seen = recognise(data, unread) if recognise and unread else {}
+    for index, text in enumerate(texts):
+        builder.put("ocr", seen.get(index + 1, ""), headings.path)
+        _write(builder, headings, text, marks.get(index, []))
+        if members and index + 1 == len(texts):
+            builder.put("note", "Attachments: " + ", ".join(member.name for member in members))
+        builder.end_page()
+    if not any(texts) and not seen and not members:
+        found = "blank scan" if recognise else "scan"
+        raise UnreadableError("empty_text", found if unread else "blank")
+    builder.unread += [number for number in unread if number not in seen]
+    builder.recognised += sorted(seen)
+    return builder.reading(PDF)
+
+
+def open_file(data: bytes) -> pypdfium2.PdfDocument:
+    """Open a PDF with at least one page; raises as `read` does."""
     try:
         document = pypdfium2.PdfDocument(data)
         count = len(document)
@@ -54,15 +82,26 @@ def read(data: bytes) -> Reading:
         raise UnreadableError("empty_text", "no pages")
     if count > MAX_PAGES:
         raise UnreadableError("bomb", "pages")
-    marks = _bookmarks(document)
-    builder, headings, bare = TextBuilder(), Headings(), 0
-    for index, text in enumerate(without_running_lines([_page(document, index) for index in range(count)])):
-        bare += not text
-        _write(builder, headings, text, marks.get(index, []))
-        builder.end_page()
-    if bare == count:
-        raise UnreadableError("empty_text", "scan")
-    return builder.reading(PDF, pages_without_text=bare)
+    return document
+
+
+def unpack(data: bytes) -> Iterator[tuple[Member, bytes]]:
+    """Give the files attached to a PDF."""
+    for member, attachment in _attached(open_file(data)):
+        yield member, bytes(attachment.get_data())
+
+
+def _attached(document: pypdfium2.PdfDocument) -> Iterator[tuple[Member, pypdfium2.PdfAttachment]]:
+    count = document.count_attachments()
+    if count > MAX_MEMBERS:
+        raise UnreadableError("bomb", "entries")
+    for index in range(count):
+        try:
+            attachment = document.get_attachment(index)
+            name = tidy(_CONTROLS.sub(" ", attachment.get_name()))[:1_000]
+        except pypdfium2.PdfiumError:
+            continue
+        yield Member(name or f"attachment {index + 1}"), attachment
 
 
 def _page(document: pypdfium2.PdfDocument, index: int) -> str:
@@ -76,6 +115,18 @@ def _page(document: pypdfium2.PdfDocument, index: int) -> str:
     except pypdfium2.PdfiumError:
         return ""
     return clean(raw)
+
+
+def _is_drawn(document: pypdfium2.PdfDocument, index: int) -> bool:
+    """Say whether something stands on a page; one that cannot be loaded counts, so that it is not passed over."""
+    try:
+        page = document[index]
+        try:
+            return bool(pdfium.FPDFPage_CountObjects(page) != 0)
+        finally:
+            page.close()
+    except pypdfium2.PdfiumError:
+        return True
 
 
 def clean(raw: str) -> str:

@@ -12,18 +12,8 @@ from charset_normalizer import from_bytes
 from markdown_it import MarkdownIt
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from ingestion.readers import (
-    HTML,
-    MARKDOWN,
-    Block,
-    Headings,
-    PageSpan,
-    Reading,
-    TextBuilder,
-    UnreadableError,
-    path,
-    tidy,
-)
+from ingestion.readers import Block, Headings, PageSpan, Reading, TextBuilder, UnreadableError, path, tidy
+from ingestion.readers.kinds import HTML, MARKDOWN
 
 SAMPLE: Final = 256 * 1024
 """Bytes that the encoding is guessed from."""
@@ -93,7 +83,9 @@ def looks_like_html(text: str) -> bool:
 def read(text: str, media_type: str) -> Reading:
     """Read a decoded text. Raises `UnreadableError` (`empty_text`) when nothing but white space is in it."""
     if media_type == HTML:
-        reading = _html(text)
+        builder = TextBuilder()
+        html(builder, text)
+        reading = builder.reading(HTML)
     else:
         blocks = _markdown(text) if media_type == MARKDOWN else _paragraphs(text)
         reading = Reading(text, [PageSpan(1, 0, len(text))], blocks, media_type)
@@ -161,9 +153,9 @@ BLOCKS: Final = frozenset({
 _HIDDEN: Final = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 
 
-def _html(source: str) -> Reading:
+def html(builder: TextBuilder, source: str, headings: Headings | None = None) -> None:
     """Walk the page in order and write one line per block; a table row is one line with ` | ` between its cells."""
-    builder, headings = TextBuilder(), Headings()
+    headings = headings or Headings()
     run: list[str] = []  # inline text of the open block
     cells: list[str] = []
     in_cell = 0
@@ -184,12 +176,8 @@ def _html(source: str) -> Reading:
             cells.append(tidy("".join(run)))
             run.clear()
         elif tag == "tr":
-            row = " | ".join(cells)
+            header = builder.row(cells, [headings.path], header)
             cells.clear()
-            if row.strip(" |"):
-                fresh = not header
-                header = header or row
-                builder.put("row", row, path([headings.path, header]), glue="\n\n" if fresh else "\n")
         elif tag == "table":
             header = ""
         elif tag in {"h1", "h2", "h3", "h4", "h5", "h6"} and not cells:
@@ -227,7 +215,6 @@ def _html(source: str) -> Reading:
             leave(tag)
         node = _next(node, leave)
     flush()
-    return builder.reading(HTML)
 
 
 def _next(node: LexborNode, leave: Callable[[str], None]) -> LexborNode | None:

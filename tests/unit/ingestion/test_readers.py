@@ -8,8 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reportlab.pdfgen import canvas
 
-from ingestion.readers import HTML, MARKDOWN, PLAIN, Headings, Job, Reading, UnreadableError, office, pdf, plain
+from ingestion.readers import Headings, Job, Reading, UnreadableError, package, pdf, plain, sniff
+from ingestion.readers.kinds import HTML, MARKDOWN, PLAIN
 from ingestion.readers.main import read
+
+sniff.model()  # now, so that no test's clock counts it
 
 
 def stretches(reading: Reading) -> list[tuple[str, str, str]]:
@@ -135,10 +138,10 @@ def test_a_pdf_has_one_text_and_a_span_for_each_page() -> None:
     assert reading.text == "Page one.\n\nPage two.\nMore.\n\nPage three."
 
 
-def test_pages_without_text_are_counted_and_keep_their_number() -> None:
-    reading = read(a_pdf(["One."], [], ["Three."]), Job())
-    assert reading.pages_without_text == 1
-    assert [block.page for block in reading.blocks] == [1, 3]
+def test_pages_without_text_are_named_and_keep_their_number() -> None:
+    reading = read(a_pdf(["One."], [], [" "], ["Four."]), Job())
+    assert reading.unread == [3]  # nothing is drawn on the second
+    assert [block.page for block in reading.blocks] == [1, 4]
 
 
 def test_the_outline_of_a_pdf_gives_its_headings() -> None:
@@ -226,7 +229,7 @@ def test_a_docx_gives_headings_lists_tables_and_headers() -> None:
 
 def test_a_zip_that_is_no_docx_says_what_it_is() -> None:
     with pytest.raises(UnreadableError) as caught:
-        office.kind(b"PK\x03\x04 and no more")
+        package.measured(b"PK\x03\x04 and no more")
     assert caught.value.reason == "broken_file"
 
 

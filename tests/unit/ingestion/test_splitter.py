@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from ingestion.readers import PDF, PLAIN, Block, PageSpan, Reading, TextBuilder, plain
+from ingestion.readers import Block, PageSpan, Reading, TextBuilder, plain
+from ingestion.readers.kinds import PDF, PLAIN
 from ingestion.splitter import Piece, count_words, sentences, split, windows
 
 
