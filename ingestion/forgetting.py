@@ -19,6 +19,7 @@ from ingestion.errors import NotFoundError
 from ingestion.orders import Order
 from ingestion.rows import document
 from ingestion.states import State
+from residency.database import through
 from residency.decision import Principal
 from residency.errors import PolicyError
 from residency.keytables import search_keyset
@@ -66,7 +67,7 @@ class Forgetting:
 
         def begin() -> str:
             with self.database.transaction() as connection:
-                found = collections.named(connection, principal.tenant, name)
+                found = collections.named(through(connection), principal.tenant, name)
                 if found is None:
                     raise NotFoundError("there is no such collection", hint="list your documents to see where they are")
                 return self._order(connection, principal, "collection", found.id)
