@@ -7,12 +7,14 @@ import hashlib
 import json
 import re
 import unicodedata
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, Self
 
+from ingestion.detectors import STRONG, Sign
 from ingestion.errors import TagError, UploadError
 from ingestion.tagger import Declaration, declared
 from residency.tag import Tag
+from residency.tagrules import PlaceRule, TagRules
 from residency.zones import Zones
 
 LONGEST_NAME: Final = 255
@@ -39,6 +41,32 @@ class Claim:
     """Access groups that may find it; empty means the whole tenant."""
     media_type: str = ""
     """As declared by the sender; the reader looks for itself."""
+    folder: str = ""
+    """Where it came from, such as `personnel/2026`: asked of `policies/tagging.toml` and kept nowhere."""
+    places: tuple[PlaceRule, ...] = ()
+    """Rules that held for the folder."""
+
+    def placed(self, rules: TagRules) -> Self:
+        """Give the claim with everything that the folder rules add; a folder speaks where no law was declared."""
+        held = rules.at(self.folder)
+        spoken = frozenset(code for rule in held for code in rule.jurisdictions)
+        return replace(
+            self,
+            jurisdictions=self.jurisdictions or spoken,
+            personal=self.personal or any(rule.personal for rule in held),
+            categories=self.categories.union(*(rule.categories for rule in held)),
+            classification=max(self.classification, *(rule.classification for rule in held), 0),
+            folder="",
+            places=held,
+        )
+
+    def evidence(self) -> list[Sign]:
+        """Give what the folder rules say, as Signs that name the rules and never the folder."""
+        return [
+            Sign("place", code, 0, 0, STRONG, "folder rule", rule=rule.id)
+            for rule in self.places
+            for code in sorted(rule.jurisdictions) or [""]
+        ]
 
     def tag(self, zones: Zones) -> Tag:
         """Make the provisional Tag. Raises `ZoneError` for an unknown code and `TagError` for what makes no Tag."""

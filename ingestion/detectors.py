@@ -1,4 +1,4 @@
-"""Signs in a text that point to a Zone: IBANs, VAT and national numbers, telephone prefixes, the language.
+"""Signs in a text that point to a Zone: IBANs, VAT and national numbers, telephone prefixes, addresses, the language.
 
 Rules kept here: a number counts only when its check digits hold, and a bare row of digits only behind the word that
 names it; each value counts once, however often a letterhead repeats it; a Sign says what it is and where, and never
@@ -9,11 +9,12 @@ What the Signs mean for a Tag is ruled in `tagger.py`.
 import bisect
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Final
 
-from ingestion.numbers import number_rules
+from ingestion.addresses import addresses, letterheads
+from ingestion.numbers import BIRTH_NUMBER, number_rules
 from ingestion.readers import PageSpan
 
 STRONG: Final = 3
@@ -35,7 +36,8 @@ SAMPLE: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """One sign: `kind` iban, vat, person_id, tax_id, company_id, phone or language; `zone` an ISO 3166 code or "".
+    """One sign: `kind` iban, vat, person_id, tax_id, company_id, phone, address, letterhead,
+    category or language; `zone` an ISO 3166 code or "".
 
     `start` and `end` are code points of the text; `what` describes the kind, never the value.
     """
@@ -85,13 +87,12 @@ _VAT: Final = re.compile(
     r"\b(AT|BE|BG|CY|CZ|DE|DK|EE|EL|ES|FI|FR|HR|HU|IE|IT|LT|LU|LV|MT|NL|PL|PT|RO|SE|SI|SK|XI|GB)"
     r"[ .-]?[0-9A-Z](?:[ .-]?[0-9A-Z]){6,12}\b"
 )
+_GROUPED: Final = re.compile(r"[A-Z]{2}\d\d [A-Z0-9]{4} [A-Z0-9]{4}")
 _PHONE: Final = re.compile(r"(?<![\w+])(?:\+|00)[1-9](?:[ \u00a0./()-]{0,3}\d){6,14}(?!\d)")
 
 
 def detect(text: str, pages: Iterable[PageSpan] = ()) -> list[Sign]:
     """Find the Signs of a text in order of place, each with its page; about 50 ms for 100,000 code points."""
-    spans = sorted(pages, key=lambda span: span.start)
-    begins = [span.start for span in spans]
     signs: list[Sign] = []
     taken: list[tuple[int, int]] = []
     seen: set[tuple[str, str, str]] = set()
@@ -101,12 +102,26 @@ def detect(text: str, pages: Iterable[PageSpan] = ()) -> list[Sign]:
             continue
         seen.add((kind, zone, value))
         taken.append((start, end))
-        at = bisect.bisect_right(begins, start)
-        signs.append(Sign(kind, zone, start, end, strength, what, spans[at - 1].number if at else 0))
+        signs.append(Sign(kind, zone, start, end, strength, what))
     spoken = language(text)
+    others = {sign.zone for sign in signs if sign.what != BIRTH_NUMBER}
+    if spoken == "sk" or ("SK" in others and "CZ" not in others):  # both have the same numbers, and one word for them
+        signs = [replace(sign, zone="SK") if sign.what == BIRTH_NUMBER else sign for sign in signs]
+    signs = paged(signs, pages)
     if spoken != "und":
         signs.append(Sign("language", LANGUAGES[spoken], 0, len(text), WEAK, f"language {spoken}"))
     return sorted(signs, key=lambda sign: (sign.start, sign.end))
+
+
+def paged(signs: Iterable[Sign], pages: Iterable[PageSpan]) -> list[Sign]:
+    """Give each Sign the number of the page it begins on."""
+    spans = sorted(pages, key=lambda span: span.start)
+    begins = [span.start for span in spans]
+    made: list[Sign] = []
+    for sign in signs:
+        at = bisect.bisect_right(begins, sign.start)
+        made.append(replace(sign, page=spans[at - 1].number) if at else sign)
+    return made
 
 
 def language(text: str) -> str:
@@ -185,6 +200,8 @@ def _found(text: str) -> Iterator[tuple[str, str, str, int, int, int]]:
         if fitting:
             yield "iban", found[0][:2], "IBAN", STRONG, found.start(), found.start() + fitting
     for found in _capped(_VAT, text):
+        if _GROUPED.match(found[0]):  # an account number that does not hold; its beginning is no VAT number
+            continue
         fitting = _fit(found[0], _vat_check(found[1], vat.is_valid))
         if fitting:
             zone = _VAT_ZONE.get(found[1], found[1])
@@ -196,6 +213,8 @@ def _found(text: str) -> Iterator[tuple[str, str, str, int, int, int]]:
                 strength = MEDIUM if rule.valid is None else STRONG
                 yield rule.kind, rule.zone, rule.what, strength, start, end
     yield from _phones(text)
+    for kind, zone, what, start, end in (*addresses(text), *letterheads(text)):
+        yield kind, zone, what, MEDIUM, start, end
 
 
 def _vat_check(prefix: str, of_the_union: Callable[[str], bool]) -> Callable[[str], bool]:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from ingestion import tagger
 from ingestion.arrivals import Arrivals, Taken, Upload
 from ingestion.claims import Claim, check_groups, check_name
 from ingestion.crash import crash_point
@@ -36,6 +37,7 @@ from residency.ports import Vault
 from residency.receipt import Draft
 from residency.route import Action, Route
 from residency.tag import Tag
+from residency.tagrules import TagRules
 
 MAX_BYTES: Final = 100 * 1024 * 1024
 """Default limit of a body."""
@@ -64,6 +66,7 @@ class Intake:
         ledger: Ledger,
         vaults: Mapping[str, Vault],
         max_bytes: int = MAX_BYTES,
+        tag_rules: Callable[[], TagRules] = TagRules,
         arrived: Callable[[], None] = lambda: None,
     ) -> None:
         self.database = database
@@ -74,6 +77,7 @@ class Intake:
         self.ledger = ledger
         self.vaults = vaults
         self.max_bytes = max_bytes
+        self.tag_rules = tag_rules
         self.arrived = arrived
 
     async def receive(
@@ -86,6 +90,7 @@ class Intake:
         # (1) What is claimed, as a provisional Tag.
         check_name(claim.name)
         check_groups(claim.groups)
+        claim = claim.placed(self.tag_rules())
         tag = claim.tag(self.engine.zones)
         if length == 0:
             raise EmptyFileError("the body is empty", hint="send the file's bytes as the body")
@@ -153,6 +158,8 @@ class Intake:
                 "bytes_total": size,
                 "bytes_done": size,
             }
+            if told := claim.evidence():
+                values["evidence_sealed"] = seal_field(key, "evidence", subject, tagger.sealed_form(told))
             same = await self.database.run(
                 self.arrivals.twin, tenant, collection.id, name_mac, values["content_mac"], story
             )
@@ -183,7 +190,7 @@ class Intake:
         Raises `ZoneError` and `TagError` as `receive` does.
         """
         activity = ACTIVITY if ACTIVITY in principal.activities else min(principal.activities, default="")
-        site, refusals = self._place(principal, claim.tag(self.engine.zones), activity)
+        site, refusals = self._place(principal, claim.placed(self.tag_rules()).tag(self.engine.zones), activity)
         return site, tuple(refusals)
 
     # --- (2) rulings --------------------------------------------------------------------------------------------------

@@ -8,6 +8,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Final
+
+BIRTH_NUMBER: Final = "birth number"
+"""Of Czechs, and in a Slovak text of Slovaks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +37,29 @@ def _bare(number: str) -> re.Pattern[str]:
 @cache
 def number_rules() -> tuple[NumberRule, ...]:
     """Numbers of persons, taxpayers and companies that carry their country, with python-stdnum's check of each."""
+    import stdnum.at.businessid
+    import stdnum.at.tin
     import stdnum.at.vnr
     import stdnum.be.nn
+    import stdnum.be.vat
     import stdnum.bg.egn
+    import stdnum.bg.vat
     import stdnum.ch.ssn
     import stdnum.ch.uid
+    import stdnum.cz.dic
     import stdnum.cz.rc
     import stdnum.de.idnr
     import stdnum.de.stnr
     import stdnum.dk.cpr
     import stdnum.dk.cvr
+    import stdnum.ee.ik
+    import stdnum.ee.registrikood
+    import stdnum.es.dni
+    import stdnum.es.nie
     import stdnum.es.nif
     import stdnum.fi.hetu
     import stdnum.fi.ytunnus
+    import stdnum.fr.nif
     import stdnum.fr.nir
     import stdnum.fr.siren
     import stdnum.fr.siret
@@ -57,15 +71,21 @@ def number_rules() -> tuple[NumberRule, ...]:
     import stdnum.ie.pps
     import stdnum.it.codicefiscale
     import stdnum.it.iva
+    import stdnum.lt.asmens
+    import stdnum.lv.pvn
     import stdnum.nl.bsn
     import stdnum.no.fodselsnummer
     import stdnum.pl.nip
     import stdnum.pl.pesel
     import stdnum.pl.regon
+    import stdnum.pt.cc
     import stdnum.pt.nif
+    import stdnum.ro.cf
     import stdnum.ro.cnp
     import stdnum.se.orgnr
     import stdnum.se.personnummer
+    import stdnum.si.emso
+    import stdnum.si.maticna
     import stdnum.us.ein
     import stdnum.us.ssn
 
@@ -127,7 +147,11 @@ def number_rules() -> tuple[NumberRule, ...]:
             _after("BSN|Burgerservicenummer|Sofinummer", r"\d{4}[. ]?\d{2}[. ]?\d{3}|\d{9}"),
             n.nl.bsn.is_valid,
         ),
-        NumberRule(tax, "ES", "tax number", _after("DNI|NIE|NIF|CIF", r"[A-Z]?-?\d{7,8}-?[A-Z0-9]"), n.es.nif.is_valid),
+        NumberRule(person, "ES", "identity number", _after("DNI", r"\d{8}-?[A-Z]"), n.es.dni.is_valid),
+        NumberRule(
+            person, "ES", "identity number of foreigners", _after("NIE", r"[XYZ]-?\d{7}-?[A-Z]"), n.es.nie.is_valid
+        ),
+        NumberRule(tax, "ES", "tax number", _after("NIF|CIF", r"[A-Z]?-?\d{7,8}-?[A-Z0-9]"), n.es.nif.is_valid),
         NumberRule(
             person,
             "IT",
@@ -175,7 +199,7 @@ def number_rules() -> tuple[NumberRule, ...]:
             company, "FI", "business id", _after("Y-tunnus|FO-nummer|Business ID", r"\d{7}-\d"), n.fi.ytunnus.is_valid
         ),
         NumberRule(person, "IE", "PPS number", _after("PPSN?", r"\d{7}[A-W][A-IW]?"), n.ie.pps.is_valid),
-        NumberRule(person, "CZ", "birth number", _after(r"rodné číslo|r\. ?č\.?", r"\d{6}/?\d{3,4}"), n.cz.rc.is_valid),
+        NumberRule(person, "CZ", BIRTH_NUMBER, _after(r"rodné číslo|r\. ?č\.?", r"\d{6}/?\d{3,4}"), n.cz.rc.is_valid),
         NumberRule(person, "RO", "personal numeric code", _after("CNP", r"\d{13}"), n.ro.cnp.is_valid),
         NumberRule(person, "GR", "social security number", _after("ΑΜΚΑ|AMKA", r"\d{11}"), n.gr.amka.is_valid),
         NumberRule(tax, "GR", "tax number", _after("ΑΦΜ|Α\\.Φ\\.Μ|AFM", r"\d{9}"), n.gr.vat.is_valid),
@@ -183,10 +207,40 @@ def number_rules() -> tuple[NumberRule, ...]:
         NumberRule(tax, "HU", "tax number", _after("Adószám", r"\d{8}-\d-\d{2}"), n.hu.anum.is_valid),
         NumberRule(person, "BG", "uniform civil number", _after("ЕГН", r"\d{10}"), n.bg.egn.is_valid),
         NumberRule(
+            company, "BE", "company number", _after(r"KBO|BCE|BTW|TVA", r"[01]\d{3}\.\d{3}\.\d{3}"), n.be.vat.is_valid
+        ),
+        NumberRule(tax, "AT", "tax number", _after(r"Steuernummer|StNr\.?", r"\d{2}-?\d{3}/\d{4}"), n.at.tin.is_valid),
+        NumberRule(company, "AT", "company register number", _after("FN", r"\d{6}[a-z]"), n.at.businessid.is_valid),
+        NumberRule(
+            tax,
+            "FR",
+            "tax number",
+            _after("numéro fiscal|SPI", r"\d{2} ?\d{2} ?\d{3} ?\d{3} ?\d{3}"),
+            n.fr.nif.is_valid,
+        ),
+        NumberRule(tax, "CZ", "tax number", _after("DIČ|IČO?", r"(?:CZ)?\d{8,10}"), n.cz.dic.is_valid),
+        NumberRule(person, "SI", "personal number", _after("EMŠO", r"\d{13}"), n.si.emso.is_valid),
+        NumberRule(
+            company, "SI", "registration number", _after("matična številka", r"\d{7}(?:\d{3})?"), n.si.maticna.is_valid
+        ),
+        NumberRule(person, "LT", "personal code", _after("asmens kodas|a\\. ?k", r"[3-6]\d{10}"), n.lt.asmens.is_valid),
+        NumberRule(person, "LV", "personal code", _after("personas kods|p\\. ?k", r"\d{6}-\d{5}"), n.lv.pvn.is_valid),
+        NumberRule(person, "EE", "personal code", _after("isikukood", r"[1-6]\d{10}"), n.ee.ik.is_valid),
+        NumberRule(company, "EE", "register code", _after("registrikood", r"\d{8}"), n.ee.registrikood.is_valid),
+        NumberRule(company, "RO", "company number", _after("CUI|CIF", r"(?:RO)? ?\d{2,10}"), n.ro.cf.is_valid),
+        NumberRule(company, "BG", "company number", _after("ЕИК|БУЛСТАТ", r"\d{9}"), n.bg.vat.is_valid),
+        NumberRule(
+            person, "PT", "citizen card", _after("Cartão de Cidadão|CC", r"\d{8} ?\d ?[A-Z]{2}\d"), n.pt.cc.is_valid
+        ),
+        NumberRule(
             person, "GB", "NHS number", _after(r"NHS (?:no\.?|number)", r"\d{3}[ -]?\d{3}[ -]?\d{4}"), n.gb.nhs.is_valid
         ),
         NumberRule(
-            person, "NO", "birth number", _after("Fødselsnummer|Fnr", r"\d{6} ?\d{5}"), n.no.fodselsnummer.is_valid
+            person,
+            "NO",
+            "national identity number",
+            _after("Fødselsnummer|Fnr", r"\d{6} ?\d{5}"),
+            n.no.fodselsnummer.is_valid,
         ),
         NumberRule(
             person,

@@ -17,8 +17,10 @@ import sqlalchemy as sa
 
 from ingestion import detectors, points, rulings, sandbox, splitter, tagger
 from ingestion.artefacts import BLOCK, work_names
+from ingestion.categories import categorise
 from ingestion.claims import suffix_of
 from ingestion.crash import crash_point
+from ingestion.detectors import Sign
 from ingestion.errors import IngestionError, LeaseLostError, ReaderError
 from ingestion.indexing import Indexing
 from ingestion.leases import ATTEMPTS, Lease, Leases
@@ -40,6 +42,7 @@ from residency.route import Route
 from residency.seal import OpenDek
 from residency.searchkeys import SearchKeys
 from residency.tag import Tag
+from residency.tagrules import TagRules
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +66,7 @@ class Pipeline:
         embedders: Mapping[str, Embedder],
         read: Read = sandbox.read_file,
         passage_words: int = splitter.MOST_WORDS,
+        tag_rules: Callable[[], TagRules] = TagRules,
     ) -> None:
         self.database = database
         self.leases = leases
@@ -75,6 +79,7 @@ class Pipeline:
         self.embedders = embedders
         self.read = read
         self.passage_words = passage_words
+        self.tag_rules = tag_rules
         self.moving = Moving(
             database=database,
             leases=leases,
@@ -159,7 +164,7 @@ class Pipeline:
     async def _tag(self, work: Work, held: Open, passes: Passes) -> None:
         """(2) What the text points to: agree, narrow the Tag, or leave the matter to a person."""
         reading, declared = await held.text(passes), tagger.Declaration(**_declared(work.tag))
-        signs = await asyncio.to_thread(detectors.detect, reading.text, reading.pages)
+        signs = held.places(work) + await asyncio.to_thread(self._look, reading)
         tagged = tagger.rule(declared, signs, self.engine.zones)
         await self.keyring.reserve(held.dek, 8)
         evidence = held.sealed(work, "evidence", msgspec.json.encode(tagged.evidence).decode())
@@ -181,6 +186,10 @@ class Pipeline:
             crash_point("quarantined")
         else:
             await self._move(work, State.TAGGED, **values)
+
+    def _look(self, reading: Reading) -> list[Sign]:
+        signs = detectors.detect(reading.text, reading.pages)
+        return signs + categorise(reading.text, signs, self.tag_rules(), reading.pages)
 
     async def _split(self, work: Work, held: Open, passes: Passes) -> None:
         """(3) Cut the text into Passages that keep their offsets."""

@@ -6,6 +6,7 @@ supplier's, and a language is spoken in many countries: neither puts a Tag in di
 person. Evidence names kinds and places, never the text; it is sealed with the Document all the same.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Protocol
@@ -20,6 +21,8 @@ STRONG_KINDS: Final = 2
 """Different kinds of checked numbers of one foreign country that put a declaration in dispute."""
 STRONG_VALUES: Final = 3
 """Different checked numbers of one foreign country that do, even when of one kind (a list of staff numbers)."""
+FORMS: Final = 2
+"""Kinds of forms (telephone, address, letterhead) that do beside one checked number."""
 MAX_CLASSIFICATION: Final = 4
 
 
@@ -113,6 +116,7 @@ def rule(declaration: Declaration, signs: Sequence[Sign], zones: Places) -> Tagg
     """
     tag = declared(declaration, zones)
     pointing = [sign for sign in signs if sign.kind != "language" and zones.known(sign.zone)]
+    categories = {sign.what for sign in signs if sign.kind == "category"}
     home = [sign for sign in pointing if any(zones.within(sign.zone, code) for code in tag.jurisdictions)]
     foreign = [sign for sign in pointing if sign not in home]
 
@@ -121,15 +125,18 @@ def rule(declaration: Declaration, signs: Sequence[Sign], zones: Places) -> Tagg
     found = Tag(
         jurisdictions=tag.jurisdictions | inner,
         residency=tag.residency,
-        personal=tag.personal or any(sign.kind == "person_id" for sign in pointing),
-        categories=tag.categories,
+        personal=tag.personal or "personal" in categories or any(sign.kind == "person_id" for sign in pointing),
+        categories=tag.categories | (categories - {"personal"}),
         classification=tag.classification,
     )
 
     # 3. Another country speaks, and the declared ones are silent.
-    loud = sorted({sign.zone for sign in foreign if _is_loud(foreign, sign.zone)})
+    placed = sorted({sign.zone for sign in foreign if sign.kind == "place"})
+    loud = sorted({sign.zone for sign in foreign if _is_loud(foreign, sign.zone)} | set(placed))
     quarantine = None
-    if loud and not home:
+    if placed:
+        quarantine = f"declared {tag.origin}, but its folder speaks for {', '.join(placed)}"
+    elif loud and not home:
         counts = ", ".join(f"{zone} ({sum(sign.zone == zone for sign in foreign)} signs)" for zone in loud)
         quarantine = f"declared {tag.origin}, but the text points to {counts} and holds no sign of {tag.origin}"
     return Tagged(found, _evidence(tag, signs), quarantine, tuple(loud))
@@ -144,6 +151,17 @@ def suggested(held: Tag, evidence: Sequence[Mapping[str, Any]], zones: Places) -
     declaration = Declaration(held.jurisdictions, held.residency, held.personal, held.categories, held.classification)
     found = rule(declaration, signs, zones)
     return replace(found.tag, jurisdictions=found.tag.jurisdictions | set(found.loud))
+
+
+def leading(signs: Sequence[Sign]) -> str:
+    """Give the Zone that a text points to most, by the strengths of different kinds; empty where none leads."""
+    sums: dict[str, int] = {}
+    for zone in {sign.zone for sign in signs if sign.zone and sign.kind != "language"}:
+        kinds = {sign.kind: sign.strength for sign in signs if sign.zone == zone}
+        sums[zone] = sum(kinds.values())
+    best = max(sums.values(), default=0)
+    leaders = [zone for zone, total in sums.items() if total == best]
+    return leaders[0] if len(leaders) == 1 else ""
 
 
 def wider(held: Tag, wanted: Tag, zones: Places) -> list[str]:
@@ -161,14 +179,22 @@ def wider(held: Tag, wanted: Tag, zones: Places) -> list[str]:
 
 
 def _is_loud(signs: Sequence[Sign], zone: str) -> bool:
-    strong = [sign for sign in signs if sign.zone == zone and sign.strength >= STRONG]
-    return len({sign.kind for sign in strong}) >= STRONG_KINDS or len(strong) >= STRONG_VALUES
+    mine = [sign for sign in signs if sign.zone == zone]
+    strong = [sign for sign in mine if sign.strength >= STRONG]
+    forms = {sign.kind for sign in mine} - {sign.kind for sign in strong}
+    several = len({sign.kind for sign in strong}) >= STRONG_KINDS or len(strong) >= STRONG_VALUES
+    return several or (bool(strong) and len(forms) >= FORMS)
 
 
 def _evidence(tag: Tag, signs: Sequence[Sign]) -> list[dict[str, Any]]:
     """List what was said and what was found, as JSON-able data: kind, zone, start, end, what, strength."""
     said = [_item(Sign("declared", code, 0, 0, 0, "declared by the sender")) for code in sorted(tag.jurisdictions)]
     return said + [_item(sign) for sign in signs]
+
+
+def sealed_form(signs: Sequence[Sign]) -> bytes:
+    """Give Signs as the bytes that are sealed into a row."""
+    return json.dumps([_item(sign) for sign in signs]).encode()
 
 
 def _item(sign: Sign) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from ingestion.artefacts import Artefacts
+from ingestion.detectors import Sign
 from ingestion.leases import Lease
 from ingestion.rulings import Passes
 from ingestion.sandbox import Reading
@@ -80,6 +81,12 @@ class Open:
         """Give the turned vectors of a block, once."""
         kept = self.vectors.pop(first, None)
         return kept if kept is not None else await self.artefacts.vectors(passes.open, first, count)
+
+    def places(self, work: Work) -> list[Sign]:
+        """Give what the folder rules said when it came in."""
+        kept = work["evidence_sealed"]
+        items = json.loads(open_field(self.dek, "evidence", work.subject, kept)) if kept else []
+        return [Sign(**item) for item in items if item["kind"] == "place"]
 
     def sealed(self, work: Work, field_name: str, text: str) -> bytes:
         """Seal a text that belongs into the row: evidence, or an error's details."""

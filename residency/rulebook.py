@@ -17,7 +17,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from residency import tagrules
 from residency.errors import PolicyError
+from residency.tagrules import TagRules
 from residency.zones import Zones
 
 SCHEMA: Final = "schema.cedarschema"
@@ -27,7 +29,7 @@ RETENTION: Final = "retention.toml"
 MOST_BYTES: Final = 4 * 1024 * 1024
 """Bytes that all files of one Rulebook may have together."""
 _NAME: Final = re.compile(
-    r"(schema\.cedarschema|zones\.toml|sets\.toml|retention\.toml|README\.md|(sets/)?[a-z0-9][a-z0-9-]*\.cedar|cases/[a-z0-9][a-z0-9-]*\.toml)"
+    r"(schema\.cedarschema|zones\.toml|sets\.toml|retention\.toml|tagging\.toml|README\.md|(sets/)?[a-z0-9][a-z0-9-]*\.cedar|cases/[a-z0-9][a-z0-9-]*\.toml)"
 )
 
 
@@ -52,7 +54,17 @@ class Rulebook:
         """Read a policies folder. Raises `PolicyError` when it is not there or holds no rules."""
         found: dict[str, bytes] = {}
         try:
-            for pattern in ("*.cedar", SCHEMA, ZONES, SETS, RETENTION, "README.md", "sets/*.cedar", "cases/*.toml"):
+            for pattern in (
+                "*.cedar",
+                SCHEMA,
+                ZONES,
+                SETS,
+                RETENTION,
+                tagrules.FILE,
+                "README.md",
+                "sets/*.cedar",
+                "cases/*.toml",
+            ):
                 for path in folder.glob(pattern):
                     found[path.relative_to(folder).as_posix()] = path.read_bytes()
         except OSError as error:
@@ -118,6 +130,10 @@ class Rulebook:
         if ZONES not in self.files:
             raise PolicyError(f"{ZONES} is missing", hint="restore the shipped file")
         return Zones.parse(self.files[ZONES], on=on)
+
+    def tagging(self, zones: Zones) -> TagRules:
+        """Give the rules by which Tags follow from words and folders; none where the folder has no such file."""
+        return TagRules.parse(self.files.get(tagrules.FILE, b""), zones)
 
     def packed(self) -> str:
         """Give the files as one JSON text."""

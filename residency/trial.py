@@ -103,6 +103,7 @@ def examine(
     """Look at a Rulebook from all sides. Raises `PolicyError`, `ZoneError`, `SiteError` for one that cannot stand."""
     zones = book.zones(now)
     policy = PolicySet(book.rules(), zones)
+    book.tagging(zones)
     Engine(zones, policy, Fleet(fleet.sites.values()), clock=lambda: now)
     tags = _tags(rows or {})
     for tag in tags:

@@ -20,7 +20,17 @@ from residency.errors import DomicileError
 from residency.ports import Embedder
 from service.accounts import Accounts
 from service.errors import HomeError
-from service.home import database_of, fleet_file, origin_of, retention, rules, service_key, software, witnesses
+from service.home import (
+    database_of,
+    fleet_file,
+    origin_of,
+    retention,
+    rules,
+    service_key,
+    software,
+    tag_rules,
+    witnesses,
+)
 from service.house import House
 from service.outfitting import Outlets, _providers, _remote, open_outlets, scheme
 from service.probing import Probing
@@ -89,6 +99,7 @@ async def domicile(
         stack.callback(database.close)
         rules_health = settle(database, settings.path / "policies")
         zones, policy, fleet = rules(settings)
+        tag_rules(settings)  # broken ones stop the start
         secret = service_key(settings.path)
         # (2) the home is ours alone while it has embedded shards
         alone = index and any(scheme(site, "shard") == "edge" for site in fleet.sites.values())
@@ -169,6 +180,7 @@ async def domicile(
             vaults=outlets.vaults,
             embedders=outlets.embedders,
             passage_words=settings.ingestion.passage_words,
+            tag_rules=partial(tag_rules, settings),
         )
         intake = Intake(
             database=database,
@@ -177,6 +189,7 @@ async def domicile(
             ledger=ledger,
             vaults=outlets.vaults,
             max_bytes=settings.ingestion.max_bytes,
+            tag_rules=partial(tag_rules, settings),
             arrived=arrived,
         )
         drift = Drift(

@@ -7,11 +7,12 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import residency
-from residency import logkey
+from residency import logkey, tagrules
 from residency.database import Database
 from residency.errors import PolicyError
 from residency.fleet import Fleet
@@ -19,6 +20,7 @@ from residency.notes import Verifier
 from residency.policy import PolicySet
 from residency.retention import Retention
 from residency.rulebook import RETENTION
+from residency.tagrules import TagRules
 from residency.zones import Zones
 from service.accounts import Accounts
 from service.errors import HomeError
@@ -110,6 +112,21 @@ def retention(settings: Settings, zones: Zones) -> Retention:
     if wrong := found.lint(zones):
         raise PolicyError(wrong[0], hint="domicile policy check says everything that is wrong")
     return found
+
+
+def tag_rules(settings: Settings) -> TagRules:
+    """Give the rules by which Tags follow from words and folders, as in force now; the shipped ones beside old rules.
+
+    Raises `PolicyError` for a file that cannot stand: nothing is tagged by half a set of rules.
+    """
+    file = policies_of(settings) / tagrules.FILE
+    raw = (file if file.is_file() else shipped_policies() / tagrules.FILE).read_bytes()
+    return _parsed(raw, (file.parent / "zones.toml").read_bytes())
+
+
+@lru_cache(maxsize=4)
+def _parsed(raw: bytes, zones: bytes) -> TagRules:
+    return TagRules.parse(raw, Zones.parse(zones))
 
 
 def fleet_file(settings: Settings) -> Path:

@@ -51,8 +51,11 @@ class DocumentsController(Controller):
         categories: FromQuery[str | None] = None,
         classification: FromQuery[int] = 1,
         groups: FromQuery[str | None] = None,
+        folder: FromQuery[str] = "",
     ) -> Response[dict[str, Any]]:
         """Take a raw body in. `jurisdiction`, `residency`, `categories`, `groups` are comma-separated.
+
+        `folder` is where it came from: the folder rules in force add to the Tag, and it is kept nowhere.
 
         202 once the original is sealed and recorded; 403 before the body is read when no Site may hold it.
         """
@@ -68,9 +71,10 @@ class DocumentsController(Controller):
             categories=_codes(categories),
             classification=classification,
             groups=_codes(groups),
+            folder=folder,
             media_type=request.headers.get("content-type", ""),
         )
-        if not claim.jurisdictions:
+        if not claim.placed(house.intake.tag_rules()).jurisdictions:
             raise TagError("no jurisdiction was declared", hint="add ?jurisdiction=DE: whose law binds the document")
         outcome = await house.intake.receive(request.stream(), claim, request.user, _length(request))
         if isinstance(outcome, Refused):

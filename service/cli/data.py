@@ -110,6 +110,7 @@ async def _one(house: House, principal: Any, path: Path, claimed: dict[str, Any]
         categories=_codes(claimed["categories"]),
         classification=claimed["classification"],
         groups=_codes(claimed["groups"]),
+        folder=path.parent.as_posix(),
     )
     try:
         outcome = await house.intake.receive(blocks(path), claim, principal, _size(path))

@@ -20,6 +20,7 @@ from ingestion.states import State
 from residency.decision import Principal
 from residency.ports import PointFilter
 from residency.route import Action
+from residency.tagrules import TagRules
 from tests.doubles.ingesting import APP, Ingesting, ingesting, site
 from tests.doubles.looking import dek_of, keys_of, live, points_of, ready_again, route
 
@@ -210,3 +211,24 @@ async def test_a_retag_that_cannot_be_copied_waits_for_a_reviewer_again(house: I
     assert (now.state, now.version, now.cause) == (State.QUARANTINED, 1, "retag_failed")
     await decided(house, held.id, Ruling(Verdict.REJECT, "other"))
     assert (await drained(house, held.id)).state is State.ERASED
+
+
+async def test_a_folder_adds_to_the_claim_and_a_foreign_folder_is_for_a_reviewer(house: Ingesting) -> None:
+    text = b"""[[place]]
+id = "staff"
+folder = "hr/**"
+jurisdictions = ["FR"]
+categories = ["employment"]
+classification = 2"""
+    house.intake.tag_rules = lambda: TagRules.parse(text, house.engine.zones)
+    alone = await live(house, "a.txt", jurisdictions=frozenset(), folder="hr/2026")
+    assert alone.tag.jurisdictions == {"FR"} and alone.tag.categories == {"employment"}
+    assert alone.tag.classification == 2
+    taken = await house.taken("b.txt", INVOICE, jurisdictions=frozenset({"DE"}), classification=3, folder="hr")
+    await house.worker.drain()
+    found = house.get(taken.document.id)
+    assert (found.cause, found.tag.classification) == ("tag_disputed", 3)
+    seen = await reviewing(house).look(APP, found.id)
+    assert not isinstance(seen, Refused)
+    assert [each["rule"] for each in seen.evidence if each["kind"] == "place"] == ["staff"]
+    assert seen.suggested.jurisdictions == {"DE", "FR"}
