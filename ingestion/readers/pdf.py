@@ -1,10 +1,11 @@
-"""PDF by PDFium: the text layer page by page; nothing is drawn, no script runs, no form is filled.
+"""PDF by PDFium: the text layer page by page; no script runs; what a form was filled with is read.
 
 Rules kept here: page numbers are the file's own order from 1; a hyphen that PDFium swallowed (U+FFFE) joins its word
 again; control characters of fonts without a map do not pass for text; a file without a letter fails, it is never live
 and empty. PDFium is not thread-safe: one file per child.
 """
 
+import ctypes
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,6 +22,10 @@ MAX_CONTROLS: Final = 0.1
 MAX_BOOKMARKS: Final = 2_000
 MAX_DEPTH: Final = 6
 
+MAX_FIELDS: Final = 2_000
+"""Fields of a page's form that are read."""
+MAX_FIELD: Final = 64 * 1024
+"""Bytes of UTF-16 of one of them."""
 EDGE: Final = 2
 """Lines at the head and the foot of a page that may run through the file."""
 RUNNING_PAGES: Final = 3
@@ -56,6 +61,7 @@ def read(data: bytes, recognise: Recognise | None = None) -> Reading:
     for index, text in enumerate(texts):
         builder.put("ocr", seen.get(index + 1, ""), headings.path)
         _write(builder, headings, text, marks.get(index, []))
+        builder.put("row", _filled(document, index), headings.path)
         if members and index + 1 == len(texts):
             builder.put("note", "Attachments: " + ", ".join(member.name for member in members))
         builder.end_page()
@@ -82,6 +88,8 @@ def open_file(data: bytes) -> pypdfium2.PdfDocument:
         raise UnreadableError("empty_text", "no pages")
     if count > MAX_PAGES:
         raise UnreadableError("bomb", "pages")
+    if document.get_formtype() != pdfium.FORMTYPE_NONE:
+        document.init_forms()
     return document
 
 
@@ -115,6 +123,38 @@ def _page(document: pypdfium2.PdfDocument, index: int) -> str:
     except pypdfium2.PdfiumError:
         return ""
     return clean(raw)
+
+
+def _filled(document: pypdfium2.PdfDocument, index: int) -> str:
+    """Give the filled fields of a page's form, a line for each; they stand in no text layer."""
+    if document.formenv is None:
+        return ""
+    lines = []
+    try:
+        page = document[index]
+        for at in range(min(pdfium.FPDFPage_GetAnnotCount(page), MAX_FIELDS)):
+            field = pdfium.FPDFPage_GetAnnot(page, at)
+            if pdfium.FPDFAnnot_GetSubtype(field) == pdfium.FPDF_ANNOT_WIDGET:
+                name, value = (
+                    _field(ask, document, field)
+                    for ask in (pdfium.FPDFAnnot_GetFormFieldName, pdfium.FPDFAnnot_GetFormFieldValue)
+                )
+                if value and value != "Off":
+                    lines.append(f"{name or 'field'} | {value}")
+            pdfium.FPDFPage_CloseAnnot(field)
+        page.close()
+    except pypdfium2.PdfiumError:
+        return ""
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _field(ask: Callable[..., int], document: pypdfium2.PdfDocument, field: object) -> str:
+    size = ask(document.formenv, field, None, 0)
+    if not 2 < size <= MAX_FIELD:
+        return ""
+    held = (ctypes.c_ushort * (size // 2))()
+    ask(document.formenv, field, held, size)
+    return tidy(_CONTROLS.sub(" ", bytes(held).decode("utf-16-le", "replace").rstrip("\x00")))
 
 
 def _is_drawn(document: pypdfium2.PdfDocument, index: int) -> bool:

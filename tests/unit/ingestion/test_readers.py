@@ -144,6 +144,16 @@ def test_pages_without_text_are_named_and_keep_their_number() -> None:
     assert [block.page for block in reading.blocks] == [1, 4]
 
 
+def test_what_a_form_was_filled_with_is_read() -> None:
+    out = io.BytesIO()
+    sheet = canvas.Canvas(out)
+    sheet.drawString(72, 720, "Application")
+    sheet.acroForm.textfield(name="Family name", value="Exempelsson", x=72, y=600, width=200)
+    sheet.acroForm.textfield(name="Empty", x=72, y=500, width=200)
+    sheet.save()
+    assert read(out.getvalue(), Job()).text == "Application\n\nFamily name | Exempelsson"
+
+
 def test_the_outline_of_a_pdf_gives_its_headings() -> None:
     data = a_pdf(
         ["Chapter I", "Body one."], ["Body goes on."], ["Chapter II", "Two."], outline={0: "Chapter I", 2: "Chapter II"}
