@@ -8,7 +8,6 @@ rules that its own story was judged by, whoever's thread writes it. Reading and 
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,8 +24,6 @@ from residency.receipt import Draft
 
 MOST: Final = 128
 """Entries in one transaction; a full one takes about 10 ms of a thread beside the commit."""
-TWO: Final = 8
-"""From so many on, two threads sign and pack."""
 BACK: Final = timedelta(seconds=60)
 """A clock this far behind the newest Receipt is refused; a smaller step back is recorded as the newest time."""
 
@@ -62,7 +59,6 @@ class Writer:
         self._packing = packing
         self._software = software
         self._clock = clock
-        self._second = ThreadPoolExecutor(1, "signing")
 
     def write(self, connection: sa.Connection, entries: Sequence[Entry]) -> list[Stored | Exception]:
         """Write entries, each tenant's in their order; gives for each what was stored, or why it could not be.
@@ -88,7 +84,7 @@ class Writer:
                 rows.raised(connection, tenant, by=seq - first - len(mine))
         made = [row for row in found if isinstance(row, rows.Row)]
         self._packing.ready(connection)
-        self._finish(made)
+        self._sign(made)
         rows.put(connection, made)
         return [
             Stored(each.id, each.seq, each.leaf, each.signature) if isinstance(each, rows.Row) else each
@@ -105,17 +101,8 @@ class Writer:
         documents = sorted(rows.documents(draft))
         return rows.Row(id_, draft.tenant, seq, draft.kind, time, receipt.leaf(made), secret, documents)
 
-    def _finish(self, made: Sequence[rows.Row]) -> None:
-        """Sign and pack; many by two threads, since neither holds the interpreter's lock."""
-        if len(made) < TWO:
-            self._signed(made)
-            return
-        half = len(made) // 2
-        other = self._second.submit(self._signed, made[half:])
-        self._signed(made[:half])
-        other.result()
-
-    def _signed(self, made: Sequence[rows.Row]) -> None:
+    def _sign(self, made: Sequence[rows.Row]) -> None:
+        """Sign and pack. A second thread for half of them was tried and won nothing where others use the cores."""
         for row in made:
             row.signature = self._signer.sign_line(row.leaf)
             row.body = self._packing.pack(row.leaf)
