@@ -69,8 +69,15 @@ class Rules:
 
     fleet, zones = FLEET, ZONES
 
-    class policy:  # noqa: N801
-        clauses: dict[str, Any] = {}  # noqa: RUF012
+
+class Kept:
+    """The one table, under whatever digest."""
+
+    def zones(self, digest: str) -> Zones:
+        return ZONES
+
+    def clauses(self, digests: Any, zones: Zones) -> tuple[dict[str, Any], list[str]]:
+        return {}, []
 
 
 class Nothing:
@@ -260,7 +267,7 @@ def opening(folder: Path) -> dict[str, float]:
 def reporting(folder: Path) -> dict[str, float]:
     ledger = opened(folder, LogKey.load_or_create(folder / "key"), Clock(1))
     ledger._clock.now = BEGIN + timedelta(days=366)  # type: ignore[attr-defined]  # noqa: SLF001
-    made = Reporting(ledger, Nothing(), Rules(), clock=lambda: BEGIN + timedelta(days=366))
+    made = Reporting(ledger, Nothing(), Rules(), Kept(), clock=lambda: BEGIN + timedelta(days=366))
     told: list[int] = []
     at = time.perf_counter()
     bundle = made._make(

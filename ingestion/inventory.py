@@ -14,6 +14,7 @@ from ingestion import collections
 from ingestion.rows import document
 from ingestion.states import State
 from residency.database import Database, Rows, through
+from residency.keytables import dek, kek
 from residency.tag import Tag
 
 REMEMBERED: Final = 1024
@@ -96,9 +97,21 @@ class Inventory:
         ]
 
     def placement(self, tenant: str) -> list[dict[str, Any]]:
-        """Say what lies where, for reports: live documents, passages and bytes by Tag and Site."""
+        """Say what lies where, for reports: live documents, passages and bytes by Tag and Site.
+
+        `vectors` and `lexical` are equal to the passages: each is one point with one vector and one set of blinded
+        words. `key_sites` are where the keys stand that wrap the documents' own.
+        """
         c = document.c
         by = (c.tag_class, c.site_id)
+        mine = (c.tenant_id == tenant, c.state == State.LIVE)
+        wrapping = (
+            sa.select(*by, kek.c.site_id.label("key_site"))
+            .join(dek, dek.c.id == c.dek_id)
+            .join(kek, sa.and_(kek.c.id == dek.c.kek_id, kek.c.version == dek.c.kek_version))
+            .where(*mine)
+            .distinct()
+        )
         query = (
             sa.select(
                 *by,
@@ -106,18 +119,29 @@ class Inventory:
                 sa.func.sum(c.passages_total).label("passages"),
                 sa.func.sum(c.bytes_total).label("bytes"),
             )
-            .where(c.tenant_id == tenant, c.state == State.LIVE)
+            .where(*mine)
             .group_by(*by)
             .order_by(*by)
         )
         with self.database.reading() as connection:
             tags = collections.tags(connection, tenant)
+            keys: dict[tuple[int, str], list[str]] = {}
+            for row in connection.execute(wrapping):
+                keys.setdefault((row.tag_class, row.site_id), []).append(row.key_site)
             return [
                 tags[tenant, row.tag_class].facts()
                 | {"site": row.site_id, "documents": row.documents, "passages": int(row.passages)}
-                | {"bytes": int(row.bytes)}
+                | {"bytes": int(row.bytes), "vectors": int(row.passages), "lexical": int(row.passages)}
+                | {"key_sites": sorted(keys.get((row.tag_class, row.site_id), []))}
                 for row in connection.execute(query)
             ]
+
+    def tenants_at(self, site: str) -> list[str]:
+        """Give the tenants that have live documents at a Site."""
+        c = document.c
+        wanted = sa.select(c.tenant_id).where(c.site_id == site, c.state == State.LIVE).distinct()
+        with self.database.reading() as connection:
+            return [str(row.tenant_id) for row in connection.execute(wanted)]
 
 
 def _key(tenant: str, collection_ids: Sequence[str] | None) -> tuple[str, tuple[str, ...] | None]:

@@ -1,18 +1,19 @@
 """Hindsight: a recorded period judged once more, under the law as it was and under a law that is changed.
 
 Rules kept here: what is re-ruled are the steps of Receipts, as they were done: Action, Site, Tags, activity, day; each
-under the table of Zones of its own day unless another day is asked for; both rulings come from the same court, so that
-only the change of law can make a difference. Nobody's identity is needed: the asker is taken as registered.
+under the rules and the table of Zones that its Receipt names, on its own day unless another is asked for; a step whose
+rules are not kept is counted as not judged. Both rulings come from the same court, so that only the change of law can
+make a difference. Nobody's identity is needed: the asker is taken as registered.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from residency.decision import Ask, Basis, Principal
-from residency.errors import PolicyError, ZoneError
+from residency.errors import DomicileError, PolicyError, ZoneError
 from residency.fleet import Fleet
 from residency.impact import Court
 from residency.invariants import Question
@@ -33,6 +34,19 @@ class Law:
     policy: PolicySet
     zones: Zones
     on: date | None = None
+
+    def of(self, policy: str, zones: str) -> "Law":
+        """Give itself: the same law for every Receipt, whatever digests it names. Raises nothing."""
+        del policy, zones
+        return self
+
+
+class Laws(Protocol):
+    """The law for a Receipt, by the digests of rules and Zones that it names; `Law` is one for all of them."""
+
+    def of(self, policy: str, zones: str) -> Law:
+        """Give the law. Raises `PolicyError` or `ZoneError` where it is not kept."""
+        ...
 
 
 @dataclass(slots=True)
@@ -69,7 +83,7 @@ def without_adequacy(zones: Zones, country: str) -> Zones:
 
 
 def rejudge(
-    entries: Iterable[Mapping[str, Any]], fleet: Fleet, ceilings: Mapping[str, frozenset[str]], was: Law, would: Law
+    entries: Iterable[Mapping[str, Any]], fleet: Fleet, ceilings: Mapping[str, frozenset[str]], was: Laws, would: Laws
 ) -> Hindsight:
     """Judge the steps of these Receipts by both laws and give what differs."""
     found, before, after = Hindsight(), _Bench(was, fleet, ceilings), _Bench(would, fleet, ceilings)
@@ -84,8 +98,8 @@ def rejudge(
                 try:
                     first = before.judge(entry, step, tag, when)
                     second = after.judge(entry, step, tag, when)
-                except (ZoneError, KeyError) as error:
-                    found.unknown[str(error) if isinstance(error, ZoneError) else f"Site {step['site']}"] += 1
+                except (PolicyError, ZoneError, KeyError) as error:
+                    found.unknown[f"Site {step['site']}" if isinstance(error, KeyError) else str(error)] += 1
                     break
                 if first.allowed and not second.allowed and done:
                     _put(found, entry, step, second, fleet)
@@ -107,32 +121,38 @@ def _put(found: Hindsight, entry: Mapping[str, Any], step: Mapping[str, Any], ru
 
 
 class _Bench:
-    """One law over one Fleet; a court for each day, a ruling for each distinct step of it."""
+    """One law over one Fleet; a court for each set of rules and day, a ruling for each distinct step of it."""
 
-    def __init__(self, law: Law, fleet: Fleet, ceilings: Mapping[str, frozenset[str]]) -> None:
-        self._law, self._fleet, self._ceilings = law, fleet, dict(ceilings)
-        self._day: date | None = None
+    def __init__(self, laws: Laws, fleet: Fleet, ceilings: Mapping[str, frozenset[str]]) -> None:
+        self._laws, self._fleet, self._ceilings = laws, fleet, dict(ceilings)
+        self._sitting: tuple[str, str, date] | None = None
+        self._law: Law | None = None
         self._court: Court | None = None
         self._rulings: dict[tuple[object, ...], Ruling] = {}
 
     def judge(self, entry: Mapping[str, Any], step: Mapping[str, Any], tag: Tag, when: datetime) -> Ruling:
-        """Rule as it would have been ruled on that day. Raises `KeyError` for a Site that is gone, `ZoneError`."""
-        day = self._law.on or when.astimezone(UTC).date()
-        now = datetime.combine(day, time(12), UTC)
-        if day != self._day or self._court is None:
+        """Rule as it would have been ruled on that day. Raises `KeyError` for a Site that is gone, else as `of`."""
+        own = when.astimezone(UTC).date()
+        if self._sitting != (entry["policy"], entry["zones"], own) or self._court is None or self._law is None:
+            self._court = None
+            self._law = law = self._laws.of(entry["policy"], entry["zones"])
+            now = datetime.combine(law.on or own, time(12), UTC)
             over = Product(self._fleet, tuple(self._fleet.sites.values()), (), (), self._ceilings, (), now)
-            self._day, self._court, self._rulings = day, Court(self._law.policy, self._law.zones.at(now), over), {}
+            self._court, self._rulings = Court(law.policy, law.zones.at(now), over), {}
+            self._sitting = (entry["policy"], entry["zones"], own)
+        law = self._law
+        now = datetime.combine(law.on or own, time(12), UTC)
         basis = _basis(entry, step)
         key = (entry["tenant"], step["action"], step["site"], tag, entry["activity"], basis)
         if key not in self._rulings:
             for code in (*tag.jurisdictions, *tag.residency):
-                self._law.zones.check(code)
+                law.zones.check(code)
             site = self._fleet.sites[step["site"]]
             who = Principal("recorded", entry["tenant"], frozenset({entry["activity"]}))
             ask = Ask(who, Action(step["action"]), site.id, (tag,), entry["activity"], entry["tenant"], basis)
             ceiling = self._ceilings.get(entry["tenant"])
             if ceiling is None:
-                raise PolicyError("this tenant is not known", hint="make it first")
+                raise DomicileError("this tenant is not known", hint="make it first")
             self._rulings[key] = self._court.settle(Question(ask, site, ceiling, False, now))
         return self._rulings[key]
 

@@ -6,13 +6,10 @@ Source: GDPR 30(1), 30(2), 15(1)(c) with CJEU C-154/21; design after CNIL's regi
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import Any, Final
 
-from residency.fleet import Fleet
-from residency.report import HOW, Head, coverage, lowest_grade, many, site_facts
-from residency.tally import Activity, Recipient, Tally, tally
-from residency.zones import Zones
+from residency.report import ADMINISTRATION, HOW, Head, Known, coverage, lowest_grade, many, site_facts
+from residency.tally import Activity, Recipient, Tally
 
 REGISTER: Final = "domicile-register/1"
 TRANSFERS: Final = "domicile-transfer-log/1"
@@ -36,9 +33,7 @@ def _written(value: Any) -> dict[str, Any]:
     return {"value": value, "source": HAND} if value else {"value": None, "source": MISSING}
 
 
-def register(
-    head: Head, counted: Tally, fleet: Fleet, zones: Zones, by_hand: Mapping[str, Any], horizon_days: int
-) -> dict[str, Any]:
+def register(head: Head, counted: Tally, known: Known, by_hand: Mapping[str, Any], horizon_days: int) -> dict[str, Any]:
     """Make the master of both registers: 30(1) for what is processed as controller, 30(2) on behalf of others.
 
     `by_hand` is the operator's file: `controller`, `measures`, and `activity` by id.
@@ -49,7 +44,7 @@ def register(
     for_others: list[dict[str, Any]] = []
     for name in names:
         found, text = counted.activities.get(name, Activity()), texts.get(name, {})
-        entry = _entry(name, found, text, by_hand.get("measures", ()), zones, head.generated, horizon_days)
+        entry = _entry(name, found, text, by_hand.get("measures", ()), horizon_days)
         if (text.get("role") or head.role) == "processor":
             done = sorted({action for who in found.recipients.values() for action in who.actions})
             extra = {"controllers": _written(text.get("controllers")), "processing": _known(done)}
@@ -57,7 +52,7 @@ def register(
         else:
             own.append(entry)
     blanks = sum(_blanks(entry) for entry in (*own, *for_others))
-    sites = site_facts(fleet, head.generated)
+    sites = site_facts(known.fleet, head.generated, known.watch)
     return {
         "schema": REGISTER,
         "head": head.facts(counted.intervals),
@@ -71,7 +66,7 @@ def register(
         "article_30_2": for_others,
         "missing": blanks,
         "sites": sites,
-        "coverage": coverage(counted, [], sites, zones, lowest_grade(counted, [])),
+        "coverage": coverage(head, counted, [], sites, known, lowest_grade(counted, [])),
         "evidence": head.evidence(counted),
         "verify": list(HOW),
     }
@@ -82,13 +77,10 @@ def _entry(
     found: Activity,
     text: Mapping[str, Any],
     measures: Sequence[str],
-    zones: Zones,
-    now: datetime,
     horizon_days: int,
 ) -> dict[str, Any]:
-    here = zones.at(now)
     who = [_recipient(each) for _, each in sorted(found.recipients.items())]
-    abroad = sorted({each["zone"] for each in who if not _within(here, each["zone"], "EEA")})
+    abroad = [*sorted(found.abroad), *(f"{code} (not known for those days)" for code in sorted(found.unplaced))]
     periods = f"keys at once on request; backups that hold wrapped keys within {horizon_days} days"
     return {
         "activity": name,
@@ -118,10 +110,6 @@ def _blanks(entry: Mapping[str, Any]) -> int:
     return sum(isinstance(value, Mapping) and value.get("source") == MISSING for value in entry.values())
 
 
-def _within(zones: Zones, code: str, outer: str) -> bool:
-    return zones.known(code) and zones.known(outer) and zones.within(code, outer)
-
-
 def _recipient(each: Recipient) -> dict[str, Any]:
     return {
         "operator": each.operator,
@@ -139,9 +127,9 @@ def _recipient(each: Recipient) -> dict[str, Any]:
     }
 
 
-def transfers(head: Head, counted: Tally, fleet: Fleet, zones: Zones) -> dict[str, Any]:
+def transfers(head: Head, counted: Tally, known: Known) -> dict[str, Any]:
     """Make the master of the transfer log: permitted, refused, and steps outside a residency that were no transfer."""
-    sites = site_facts(fleet, head.generated)
+    sites = site_facts(known.fleet, head.generated, known.watch)
     refused: list[dict[str, Any]] = [
         {"policy": policy, "site": site, "count": count}
         for policy, places in sorted(counted.by_policy.items())
@@ -161,17 +149,15 @@ def transfers(head: Head, counted: Tally, fleet: Fleet, zones: Zones) -> dict[st
         "entries": counted.transfers,
         "refused": refused,
         "violations": counted.violations,
-        "remote_administration": "not observed: whoever administers a Site from another country is not seen from here",
+        "remote_administration": ADMINISTRATION,
         "sites": sites,
-        "coverage": coverage(counted, [], sites, zones, lowest_grade(counted, [])),
+        "coverage": coverage(head, counted, [], sites, known, lowest_grade(counted, [])),
         "evidence": head.evidence(counted),
         "verify": list(HOW),
     }
 
 
-def recipients(
-    head: Head, entries: Iterable[Mapping[str, Any]], fleet: Fleet, zones: Zones, *, document: str = ""
-) -> dict[str, Any]:
+def recipients(head: Head, entries: Iterable[Mapping[str, Any]], known: Known, *, document: str = "") -> dict[str, Any]:
     """Make the master of the actual recipients: of one document, or of everything in the period."""
     shown: list[dict[str, str]] = []
 
@@ -181,7 +167,7 @@ def recipients(
                 shown.append({"receipt": entry["id"], "time": entry["time"], "kind": entry["kind"]})
             yield entry
 
-    counted = tally(seen(), fleet, zones)
+    counted = known.count(seen())
     if document:  # its Receipts are picked from among others, so that the numbers between them are no gaps
         counted.gaps, counted.first_seq, counted.last_seq = [], None, None
     merged = [
@@ -190,7 +176,7 @@ def recipients(
         for _, who in sorted(activity.recipients.items())
     ]
     operators = sorted({(row["operator"], row["operator_zone"]) for row in merged})
-    sites = site_facts(fleet, head.generated)
+    sites = site_facts(known.fleet, head.generated, known.watch)
     about = f"document {document}" if document else "all documents of the period"
     return {
         "schema": RECIPIENTS,
@@ -209,7 +195,7 @@ def recipients(
             "Whoever read an answer is a recipient that only the organisation knows.",
         ],
         "sites": sites,
-        "coverage": coverage(counted, [], sites, zones, lowest_grade(counted, [])),
+        "coverage": coverage(head, counted, [], sites, known, lowest_grade(counted, [])),
         "evidence": head.evidence(counted),
         "verify": list(HOW),
     }

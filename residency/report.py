@@ -6,16 +6,19 @@ The master is canonical JSON (RFC 8785), signed by the log's key; all other form
 (`service/rendering/`). No IO here; gathering is in `service/reporting.py`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from residency.counting import Tables, tally
 from residency.decision import Clause
 from residency.evidence import GRADES
 from residency.fleet import Fleet, Site
 from residency.receipt import stamp
-from residency.tally import Tally, tally
+from residency.tally import Tally
+from residency.watch import Watch, closures
+from residency.watch import placement as placed
 from residency.zones import Zones
 
 SCHEMA: Final = "domicile-residency-report/1"
@@ -26,6 +29,12 @@ UNSEEN: Final = (
     "what an asker did with an answer after it was delivered",
 )
 """What nobody observes, in every report."""
+ADMINISTRATION: Final = (
+    "not observed: whoever administers a Site from another country is not seen from here; the place where each "
+    "operator and its parent company are established stands with the Sites"
+)
+UNLIMITED: Final = "until it is erased or replaced; no period is set here"
+"""Retention of what is stored: nothing is deleted by age."""
 HOW: Final = (
     "Compare the public key under Evidence with the one you were given at the start, and keep it in a trust file.",
     "“domicile verify REPORT trust.txt” (the JSON or the PDF) checks this report and its entry in the ledger, offline.",
@@ -86,37 +95,39 @@ class Head:
         }
 
 
-def build(
-    head: Head,
-    entries: Iterable[Mapping[str, Any]],
-    inventory: Sequence[Mapping[str, Any]],
-    fleet: Fleet,
-    zones: Zones,
-    clauses: Mapping[str, Clause],
-    violations: Sequence[Mapping[str, Any]] = (),
-) -> dict[str, Any]:
-    """Make the master of a residency report.
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known besides Receipts: the Fleet and the Zones of today, and what was kept of earlier rules."""
 
-    `entries` are the tenant's Receipts of the period in order; `inventory` rows hold jurisdictions, residency,
-    personal, categories, classification, site, documents, passages, bytes; `clauses` explains policy ids; `violations`
-    are the kept records, beside which stand those that the Receipts themselves show.
-    """
-    counted = tally(entries, fleet, zones)
-    return of(head, counted, inventory, fleet, zones, clauses, violations)
+    fleet: Fleet
+    zones: Zones
+    tables: Tables
+    clauses: Callable[[Iterable[str]], tuple[Mapping[str, Clause], Sequence[str]]]
+    """Gives the clauses of the policy sets with these digests, and the digests that are not kept."""
+    watch: Watch
+
+    def count(self, entries: Iterable[Mapping[str, Any]]) -> Tally:
+        """Count a tenant's Receipts, each under the rules that it names."""
+        return tally(entries, self.fleet, self.tables)
 
 
 def of(
     head: Head,
     counted: Tally,
     inventory: Sequence[Mapping[str, Any]],
-    fleet: Fleet,
-    zones: Zones,
-    clauses: Mapping[str, Clause],
+    known: Known,
     violations: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Make the master from what was counted already."""
+    """Make the master of a residency report.
+
+    `inventory` rows hold jurisdictions, residency, personal, categories, classification, site, documents, passages,
+    vectors, lexical, bytes, key_sites; `violations` are the kept records, beside which stand those that the Receipts
+    themselves show.
+    """
+    fleet = known.fleet
     rows = [_tag_row(row, fleet, head.generated) for row in inventory]
-    sites = site_facts(fleet, head.generated)
+    sites = site_facts(fleet, head.generated, known.watch)
+    clauses, _ = known.clauses(_named(counted))
     placement = _placement(rows, counted)
     documents = sum(row["documents"] for row in rows)
     lowest = lowest_grade(counted, rows)
@@ -134,20 +145,24 @@ def of(
         "placement": placement,
         "inventory": rows,
         "sites": sites,
+        "shards": placed(fleet, known.watch, found),
         "flows": [
-            {"action": action, "zone": zone, "ruling": ruling, "steps": steps, "items": items, "bytes": bytes_}
-            for (action, zone, ruling), (steps, items, bytes_) in sorted(counted.flows.items())
+            {"action": action, "tags": [counted.tags[tag] for tag in tags], "zone": zone, "ruling": ruling,
+             "steps": steps, "items": items, "bytes": bytes_}
+            for (action, zone, ruling, tags), (steps, items, bytes_) in sorted(counted.flows.items())
         ],
         "refusals": _refusals(counted, clauses),
         "withheld": counted.withheld,
-        "transfers": {"nil": not counted.transfers, "entries": counted.transfers},
+        "transfers": {
+            "nil": not counted.transfers, "entries": counted.transfers, "remote_administration": ADMINISTRATION,
+        },
         "violations": found,
         "exceptions": [row for row in found if row["state"] == "excepted"],
         "erasures": counted.erasures,
         "keys": {"events": counted.keys, "openings": [
             {"reason": reason, "count": count} for reason, count in sorted(counted.reasons.items())
         ]},
-        "coverage": coverage(counted, rows, sites, zones, lowest),
+        "coverage": coverage(head, counted, rows, sites, known, lowest),
         "evidence": head.evidence(counted),
         "verify": list(HOW),
     }  # fmt: skip
@@ -179,6 +194,13 @@ def _tag_row(row: Mapping[str, Any], fleet: Fleet, now: datetime) -> dict[str, A
         "documents": int(row["documents"]),
         "passages": int(row["passages"]),
         "bytes": int(row["bytes"]),
+        "vectors": row.get("vectors"),
+        "lexical": row.get("lexical"),
+        "retention": UNLIMITED,
+        "keys": [
+            {"site": key, "zone": fleet.sites[key].zone if key in fleet.sites else "unknown"}
+            for key in row.get("key_sites", ())
+        ],
     }
 
 
@@ -198,12 +220,13 @@ def _placement(rows: Sequence[Mapping[str, Any]], counted: Tally) -> list[dict[s
     return [merged[key] for key in sorted(merged)]
 
 
-def site_facts(fleet: Fleet, now: datetime) -> list[dict[str, Any]]:
+def site_facts(fleet: Fleet, now: datetime, watch: Watch) -> list[dict[str, Any]]:
     """Give every fact of every Site, as reports print them."""
-    return [_site(site, fleet, now) for site in sorted(fleet.sites.values(), key=lambda site: site.id)]
+    states = watch.states
+    return [_site(site, fleet, now, states.get(site.id)) for _, site in sorted(fleet.sites.items())]
 
 
-def _site(site: Site, fleet: Fleet, now: datetime) -> dict[str, Any]:
+def _site(site: Site, fleet: Fleet, now: datetime, state: Mapping[str, Any] | None) -> dict[str, Any]:
     grade = site.grade(now)
     return {
         "id": site.id,
@@ -214,6 +237,13 @@ def _site(site: Site, fleet: Fleet, now: datetime) -> dict[str, Any]:
         "parent": {"name": site.parent.name, "zone": site.parent.zone, "lei": site.parent.lei},
         "contract": site.contract,
         "holds": [item.kind for item in site.holds],
+        "models": {
+            item.kind: item.settings["model"] for item in site.holds if isinstance(item.settings.get("model"), str)
+        },
+        "trust_root": bool(site.trust_root),
+        "peer_spki": list(site.peer_spki),
+        "peers_seen": list(state["facts"].get("peers", ())) if state else None,
+        "probed": state["probed"] if state else None,
         "grade": grade,
         "grade_text": GRADES[grade],
         "bound": fleet.bound(site.id),
@@ -241,14 +271,23 @@ def _refusals(counted: Tally, clauses: Mapping[str, Clause]) -> list[dict[str, A
 
 
 def coverage(
+    head: Head,
     counted: Tally,
     rows: Sequence[Mapping[str, Any]],
     sites: Sequence[Mapping[str, Any]],
-    zones: Zones,
+    known: Known,
     lowest: int,
 ) -> dict[str, Any]:
     """Say what was seen and what nobody saw; in every report, whatever its kind."""
     used = {code for site in sites for code in site["zones"]}
+    tables = [table for table in counted.tables.values() if table is not None] or [known.zones]
+    contested = {
+        (edge.zone, edge.within, edge.source)
+        for table in tables
+        for edge in table.edges()
+        if edge.contested and edge.zone in used
+    }
+    _, lost = known.clauses(_named(counted))
     return {
         "first_seq": counted.first_seq,
         "last_seq": counted.last_seq,
@@ -262,26 +301,40 @@ def coverage(
         "declared_only": [site["id"] for site in sites if site["grade"] <= 1],
         "unknown_sites": sorted({row["site"] for row in rows if row["zone"] == "unknown"}),
         "probes": counted.probes,
+        "closures": closures(known.watch, known.fleet.sites, head.since, head.until, head.generated),
         "reconciled": counted.reconciled,
         "left_out": dict(sorted(counted.left_out.items())),
-        "contested": [
-            {"zone": edge.zone, "within": edge.within, "source": edge.source}
-            for edge in zones.edges()
-            if edge.contested and edge.zone in used
-        ],
+        "rules_not_kept": {
+            "zones": sorted(digest for digest, table in counted.tables.items() if table is None),
+            "policy": sorted(lost),
+        },
+        "unjudged": dict(sorted(counted.unjudged.items())),
+        "contested": [{"zone": zone, "within": within, "source": source} for zone, within, source in sorted(contested)],
         "unseen": list(UNSEEN),
     }
+
+
+def _named(counted: Tally) -> list[str]:
+    """Give the digests of the policy sets that the Receipts name, the newest last."""
+    return list(dict.fromkeys(stretch["policy"] for stretch in counted.intervals))
 
 
 def _sentence(documents: int, placement: Sequence[Mapping[str, Any]], counted: Tally, lowest: int) -> str:
     places = sorted({row["zone"] for row in placement if row["documents"]})
     sites = len({row["site"] for row in placement if row["documents"]})
+    unjudged = sum(counted.unjudged.values())
+    left = (
+        f" {many(unjudged, 'item')} of recorded steps could not be judged: the Zones that were in force then are not "
+        "kept here."
+        if unjudged
+        else ""
+    )
     where = f"at {many(sites, 'Site')} that the operator's Fleet places in {together(places)}" if places else "nowhere"
     return (
         f"{many(documents, 'document')} {'lies' if documents == 1 else 'lie'} {where}; "
         f"{many(counted.questions, 'question')} {'was' if counted.questions == 1 else 'were'} answered; "
         f"{many(counted.outside, 'transfer')} outside the permitted Zones and {many(counted.refusals, 'refusal')} "
-        f"were recorded. The weakest evidence for a place used is of grade {lowest} of 6: {GRADES[lowest]}."
+        f"were recorded.{left} The weakest evidence for a place used is of grade {lowest} of 6: {GRADES[lowest]}."
     )
 
 

@@ -184,6 +184,13 @@ class Violations:
             known = connection.execute(wanted).scalar()
         return None if known is None else self.resolve(tenant, known, by="service", remediation=remediation)
 
+    def standing(self, category: str, subject: str) -> list[Violation]:
+        """Give every tenant's unresolved records of one subject, for whoever looks for its end."""
+        c = violation.c
+        wanted = sa.select(violation).where(c.category == category, c.subject == subject, c.state != "resolved")
+        with self._database.reading() as connection:
+            return [_of(row) for row in connection.execute(wanted)]
+
     def get(self, tenant: str, id: str) -> Violation:  # noqa: A002
         """Give one record; raises `NoViolationError`, the same for a foreign id as for an unknown one."""
         with self._database.reading() as connection:

@@ -18,12 +18,14 @@ from residency.database import Database
 from residency.engine import Engine, utcnow
 from residency.errors import DomicileError
 from residency.ports import Embedder
+from residency.rulebook import Rulebook
 from service.accounts import Accounts
 from service.errors import HomeError
 from service.home import (
     database_of,
     fleet_file,
     origin_of,
+    policies_of,
     retention,
     rules,
     service_key,
@@ -36,11 +38,9 @@ from service.outfitting import Outlets, _providers, _remote, open_outlets, schem
 from service.probing import Probing
 from service.settings import Settings
 
-if TYPE_CHECKING:
-    pass
-
 if TYPE_CHECKING:  # both load onnxruntime or torch's neighbours; only the house needs them
     from residency.ledger import Ledger
+    from service.sightings import Sightings
 
 DIMENSION = 384
 """Width of the bundled model's vectors, until a fleet names another model."""
@@ -86,9 +86,11 @@ async def domicile(
     from service.limits import Limits
     from service.reconciling import Reconciling
     from service.repeats import Repeats
-    from service.reporting import Reporting
-    from service.rulemaking import Rulemaking, settle
+    from service.reporting import Reporting, organisation
+    from service.rulemaking import Rulemaking
+    from service.rulestore import Archive, remember, settle
     from service.searching import Searching
+    from service.sightings import Sightings
     from service.tending import Tending
 
     if settings.egress.refuse:
@@ -100,6 +102,7 @@ async def domicile(
         rules_health = settle(database, settings.path / "policies")
         zones, policy, fleet = rules(settings)
         tag_rules(settings)  # broken ones stop the start
+        remember(database, Rulebook.read(policies_of(settings)))
         secret = service_key(settings.path)
         # (2) the home is ours alone while it has embedded shards
         alone = index and any(scheme(site, "shard") == "edge" for site in fleet.sites.values())
@@ -135,11 +138,20 @@ async def domicile(
         ledger.check()
         violations = Violations(database, ledger, clock=clock)
         _tell_time(engine, ledger)
-        probing = _probing(settings, database, engine, outlets, clock, ledger if index else None)
+        documents = Documents(database)
+        sightings = Sightings(
+            database,
+            ledger,
+            steward=settings.rules.admin_tenant,
+            ttl=settings.rules.probe_ttl_s,
+            violations=violations,
+            holders=documents.tenants_at,
+            clock=clock,
+        )
+        probing = _probing(settings, database, engine, outlets, clock, sightings if index else None)
         watching.append(probing)
         await probing.once()
         # (6) use-cases
-        documents = Documents(database)
         leases = Leases(database, engine, name=f"worker:{os.getpid()}:{secrets.token_hex(4)}")
         woken: list[Worker] = []  # the worker is made last, and intake and erasure wake it
 
@@ -274,6 +286,9 @@ async def domicile(
                 ledger,
                 documents,
                 engine,
+                archive := Archive(database),
+                watch=sightings.watch,
+                about=lambda _tenant: organisation(byhand.load(settings.path / "register.toml")),
                 violations=violations,
                 erasures=erasure.certificate,
                 by_hand=lambda: byhand.load(settings.path / "register.toml"),
@@ -306,6 +321,7 @@ async def domicile(
                 health=rules_health,
                 clock=clock,
             ),
+            archive=archive,
             embedders=dict(outlets.embedders),
             stopping=asyncio.Event(),
         )
@@ -368,18 +384,17 @@ def _probing(
     engine: Engine,
     outlets: Outlets,
     clock: Callable[[], datetime],
-    ledger: "Ledger | None",
+    sightings: "Sightings | None",
 ) -> Probing:
-    """Make what probes the Sites; without a Ledger nothing of it is kept."""
+    """Make what probes the Sites; without `sightings` nothing of it is kept."""
     return Probing(
         database=database,
         engine=engine,
-        ledger=ledger,
+        sightings=sightings,
         shards=outlets.shards,
         keys=outlets.keys,
         lines=outlets.lines,
         here=settings.here.zone,
-        steward=settings.rules.admin_tenant,
         ttl=settings.rules.probe_ttl_s,
         clock=clock,
     )

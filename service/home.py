@@ -79,7 +79,7 @@ def shipped_policies() -> Path:
 
 def policies_of(settings: Settings) -> Path:
     """Give the folder of rules in force: the activated one, else the settings', the home's own, or the shipped one."""
-    from service.rulemaking import pointed_at
+    from service.rulestore import pointed_at
 
     own = settings.path / "policies"
     if (activated := pointed_at(own)) is not None:

@@ -30,6 +30,7 @@ from service.reconciling import Reconciling
 from service.repeats import Repeats
 from service.reporting import Reporting
 from service.rulemaking import Rulemaking
+from service.rulestore import Archive
 from service.searching import Searching
 from service.settings import Settings
 from service.tending import Tending
@@ -67,6 +68,7 @@ class House:
     reviewing: Reviewing
     drift: Drift
     rulemaking: Rulemaking
+    archive: Archive
     embedders: dict[str, Embedder]
     stopping: asyncio.Event
     """Set when the house closes; long streams end on it."""

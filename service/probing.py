@@ -2,49 +2,30 @@
 
 Rules kept here: a Site that nobody saw well within the time to live is closed, and so is one that fails, at once and
 with its cause; a good probe opens it again; a probe reads no data and sends no payload. What a probe proved counts as
-evidence for as long as it is good, and never beyond the certificate it saw. Every change is in the Ledger of the tenant
-that looks after the installation, once, however many processes probe.
+evidence for as long as it is good, and never beyond the certificate it saw. What is kept of it: `sightings.py`.
 """
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
 import sqlalchemy as sa
 
-from residency.database import Database, metadata
+from residency.database import Database
 from residency.engine import Engine
 from residency.errors import DomicileError, SiteError
-from residency.evidence import GRADES
-from residency.fleet import PROVEN, Fleet, Site
-from residency.ledger import Ledger
+from residency.fleet import PROVEN, Site
 from residency.ports import KeyProvider, Shard
-from residency.receipt import Draft, canonical, stamp
+from residency.receipt import stamp
+from service.sightings import Look, Sightings, described, of_shard, since, states
 
 log = logging.getLogger(__name__)
 
-ACTIVITY: Final = "accountability"
 LAPSING: Final = timedelta(days=21)
 """A certificate with less time left is named beforehand."""
-_TOLD: Final = ("kind", "version", "tls", "jwt_rbac", "audit", "peers", "placement", "snapshots", "may_snapshot")
-"""What a shard says of itself that is worth a record; process numbers and sizes change all the time."""
-
-site_state = sa.Table(
-    "site_state",
-    metadata,
-    sa.Column("site", sa.String(63), primary_key=True),
-    sa.Column("state", sa.String(8), nullable=False),
-    sa.Column("cause", sa.Text, nullable=False),
-    sa.Column("remedy", sa.Text, nullable=False),
-    sa.Column("since", sa.String(24), nullable=False),
-    sa.Column("probed", sa.String(24), nullable=False),
-    sa.Column("facts", sa.Text, nullable=False),
-)
 
 
 class Peer(Protocol):
@@ -84,22 +65,10 @@ class Line(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What one probe of one Site found; `cause` is empty when all is well."""
-
-    site: str
-    cause: str
-    remedy: str
-    until: datetime
-    grade: int
-    facts: dict[str, Any] = field(default_factory=dict)
-
-
 class Probing:
     """Probes the Fleet's Sites. `lines` are their https addresses, `here` the Zone that this machine stands in.
 
-    `steward` is the tenant whose Ledger holds the changes; with `record` off nothing is kept (a look beside).
+    Without `sightings` nothing is kept (a look beside).
     """
 
     def __init__(
@@ -107,23 +76,21 @@ class Probing:
         *,
         database: Database,
         engine: Engine,
-        ledger: Ledger | None,
+        sightings: Sightings | None,
         shards: Mapping[str, Shard],
         keys: Mapping[str, KeyProvider],
         lines: Mapping[tuple[str, str], Line],
         here: str,
-        steward: str,
         ttl: float,
         clock: Callable[[], datetime],
     ) -> None:
         self._database = database
         self._engine = engine
-        self._ledger = ledger
+        self._sightings = sightings
         self._shards = shards
         self._keys = keys
         self._lines = lines
         self._here = here
-        self._steward = steward
         self._ttl = timedelta(seconds=ttl)
         self._clock = clock
         self._woken = asyncio.Event()
@@ -140,9 +107,9 @@ class Probing:
                 fleet.close(look.site, look.cause)
             else:
                 fleet.verify(look.site, bound=True, until=look.until, grade=look.grade)
-        if self._ledger is not None:
+        if self._sightings is not None:
             try:
-                await self._database.run(self._keep, looks)
+                await self._database.run(self._sightings.keep, looks)
             except (DomicileError, sa.exc.DBAPIError) as error:  # the Fleet is told; the next probe writes it down
                 log.warning("probes were not recorded", extra={"error": type(error).__name__})
         return looks
@@ -169,7 +136,7 @@ class Probing:
         fleet, now = self._engine.fleet, self._clock()
         return [
             described(site, now, cause=fleet.closed(site.id, now), until=fleet.verified_until(site.id))
-            | _since(kept.get(site.id), fleet.closed(site.id, now))
+            | since(kept.get(site.id), fleet.closed(site.id, now))
             for site in fleet.sites.values()
         ]
 
@@ -181,7 +148,7 @@ class Probing:
         try:
             until = min(until, await self._meet(site, now, facts))
             if site.id in self._shards:
-                facts["shard"] = _lasting(await self._shards[site.id].probe())
+                facts["shard"] = of_shard(await self._shards[site.id].probe())
             if site.id in self._keys:
                 await self._keys[site.id].status()
             _demand_evidence(site, now)
@@ -214,95 +181,6 @@ class Probing:
         local = any(holding.scheme not in {"http", "https"} for holding in site.holds)
         zones = self._engine.zones
         return not local or zones.within(site.zone, self._here) or zones.within(self._here, site.zone)
-
-    # --- what is kept -------------------------------------------------------------------------------------------------
-
-    def _keep(self, looks: Sequence[Look]) -> None:
-        """Write states down, and what changed into the Ledger, in one commit; the first process to see it writes it."""
-        now, c = stamp(self._clock()), site_state.c
-        for look in looks:
-            state, facts = ("closed" if look.cause else "open"), canonical(look.facts).decode()
-            with self._database.transaction() as connection:
-                known = connection.execute(sa.select(site_state).where(c.site == look.site).with_for_update()).first()
-                same = known is not None and (known.state, known.cause) == (state, look.cause)
-                changed = known is None or not same or known.facts != facts
-                values = {"state": state, "cause": look.cause, "remedy": look.remedy, "probed": now, "facts": facts}
-                if known is None:
-                    connection.execute(site_state.insert(), values | {"site": look.site, "since": now})
-                else:
-                    values["since"] = known.since if same else now
-                    connection.execute(site_state.update().where(c.site == look.site).values(values))
-                if changed and self._ledger is not None:
-                    shown = {"event": "probe", "site": look.site, "state": state, "cause": look.cause, **look.facts}
-                    before = {"before": known.state} if known is not None else {}
-                    self._ledger.append(Draft("probe", self._steward, ACTIVITY, facts=shown | before), connection)
-
-
-def states(database: Database) -> dict[str, Any]:
-    """Give what the last probe of each Site found, whichever process made it."""
-    with database.reading() as connection:
-        return {row.site: row for row in connection.execute(sa.select(site_state))}
-
-
-def known(database: Database, fleet: Fleet, now: datetime, ttl: float) -> list[dict[str, Any]]:
-    """Give every Site as the last recorded probes left it, for somebody who probes nothing.
-
-    `ttl` is how long a probe is good, in seconds.
-    """
-    kept, rows = states(database), []
-    for site in fleet.sites.values():
-        row = kept.get(site.id)
-        probed = datetime.fromisoformat(row.probed) if row is not None else None
-        until = probed + timedelta(seconds=ttl) if probed else now
-        cause = row.cause if row is not None else "not probed yet"
-        if not cause and until <= now:
-            cause = f"its last good probe ran out at {until:%Y-%m-%dT%H:%M:%SZ}"
-        shown = described(site, now, cause=cause, until=until) | _since(row, cause)
-        grade = max(shown["grade"], int(shown["facts"].get("grade", 0))) if not cause else shown["grade"]
-        rows.append(shown | {"grade": grade, "evidence": GRADES[grade]})
-    return rows
-
-
-def described(site: Site, now: datetime, *, cause: str, until: datetime) -> dict[str, Any]:
-    """Give a Site's facts without its addresses, as the API and the command line show them."""
-    grade = site.grade(now)
-    return {
-        "id": site.id,
-        "zone": site.zone,
-        "zones": list(site.zones_at(now)),
-        "place": site.place,
-        "operator": {"name": site.operator.name, "zone": site.operator.zone},
-        "parent": {"name": site.parent.name, "zone": site.parent.zone},
-        "contract": site.contract,
-        "holds": [holding.kind for holding in site.holds],
-        "grade": grade,
-        "evidence": GRADES[grade],
-        "state": "closed" if cause else "open",
-        "cause": cause,
-        "verified_until": None if cause else stamp(until),
-    }
-
-
-def _since(row: Any, cause: str) -> dict[str, Any]:
-    """Give what was written down of a Site; a state that nobody wrote down yet has no beginning."""
-    if row is None:
-        return {"since": None, "probed": None, "remedy": "", "facts": {}}
-    told = (row.state == "closed") is bool(cause)
-    remedy = row.remedy if told else ""
-    return {
-        "since": row.since if told else None,
-        "probed": row.probed,
-        "remedy": remedy,
-        "facts": json.loads(row.facts),
-    }
-
-
-def _lasting(told: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep what a shard says of itself without what changes with every point."""
-    found = {name: told[name] for name in _TOLD if name in told}
-    if "placement" in found:
-        found["placement"] = [{k: v for k, v in each.items() if k != "points"} for each in found["placement"]]
-    return found
 
 
 def _demand_evidence(site: Site, now: datetime) -> None:

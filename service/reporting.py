@@ -5,28 +5,27 @@ it is given out; every other format is drawn from the master, so no two of them 
 walked once, Receipt by Receipt, whatever the kind.
 """
 
-import asyncio
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Final, Protocol
 
-from residency import oscal, registers, report
+from residency import registers, report
 from residency.decision import Clause
 from residency.exhibits import CERTIFICATE
 from residency.fleet import Fleet
 from residency.ledger import Ledger
 from residency.receipt import Draft, canonical, new_id, stamp
-from residency.tally import tally
 from residency.violations import Violations
+from residency.watch import Watch
 from residency.zones import Zones
 from service.errors import InvalidRequestError
-from service.rendering import html, pdf, sheets
+from service.rendering.drawing import KINDS, Rendered, formats_of, render
 
 FORMAT: Final = "domicile-report/v1"
-KINDS: Final = ("residency", "register", "transfers", "recipients", "oscal", "certificate")
 Progress = Callable[[int, int], None]
 """Told how many Receipts of how many were read."""
 EVERY: Final = 1000
@@ -43,17 +42,8 @@ class Inventory(Protocol):
         ...
 
 
-class Policies(Protocol):
-    """The rules in force, for what they say; `policy.PolicySet` is the body."""
-
-    @property
-    def clauses(self) -> Mapping[str, Clause]:
-        """Every clause by its id."""
-        ...
-
-
 class Rules(Protocol):
-    """Fleet, Zones and policies in force; `engine.Engine` is the body."""
+    """Fleet and Zones in force; `engine.Engine` is the body."""
 
     @property
     def fleet(self) -> Fleet:
@@ -65,9 +55,16 @@ class Rules(Protocol):
         """The places in law."""
         ...
 
-    @property
-    def policy(self) -> Policies:
-        """The rules."""
+
+class Kept(Protocol):
+    """What was ever in force, by digest; `rulestore.Archive` is the body."""
+
+    def zones(self, digest: str) -> Zones | None:
+        """Give a table of Zones, None where it is not kept."""
+        ...
+
+    def clauses(self, digests: Iterable[str], zones: Zones) -> tuple[Mapping[str, Clause], Sequence[str]]:
+        """Give the clauses of policy sets, and the digests of those that are not kept."""
         ...
 
 
@@ -80,29 +77,6 @@ class About:
     contact: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """A report as a file."""
-
-    data: bytes
-    media_type: str
-    name: str
-
-
-def _json(bundle: Mapping[str, Any]) -> bytes:
-    return canonical(bundle) + b"\n"
-
-
-FORMATS: Final[dict[str, tuple[str, Callable[[Mapping[str, Any]], bytes]]]] = {
-    "json": ("application/json", _json),
-    "html": ("text/html", html.page),
-    "pdf": ("application/pdf", pdf.document),
-    "csv": ("text/csv", sheets.csv_file),
-    "xlsx": ("application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", sheets.workbook),
-}
-"""Media type and drawing of each format."""
-
-
 class Reporting:
     """Makes reports. `about` gives the organisation's facts by tenant, `by_hand` what people wrote for the registers;
     `horizon` is how long backups of keys may live.
@@ -113,7 +87,9 @@ class Reporting:
         ledger: Ledger,
         inventory: Inventory,
         rules: Rules,
+        kept: Kept,
         *,
+        watch: Callable[[], Watch] = Watch,
         violations: Violations | None = None,
         erasures: Callable[[str, str], Awaitable[dict[str, Any]]] | None = None,
         by_hand: Callable[[], Mapping[str, Any]] = dict,
@@ -124,6 +100,8 @@ class Reporting:
         self._ledger = ledger
         self._inventory = inventory
         self._rules = rules
+        self._kept = kept
+        self._watch = watch
         self._violations = violations
         self._erasures = erasures
         self._by_hand = by_hand
@@ -227,22 +205,28 @@ class Reporting:
         )
 
     def _master(self, kind: str, head: report.Head, document: str, progress: Progress) -> dict[str, Any]:
-        fleet, zones = self._rules.fleet, self._rules.zones
+        zones = self._rules.zones
+        known = report.Known(
+            fleet=self._rules.fleet,
+            zones=zones,
+            tables=self._kept.zones,
+            clauses=partial(self._kept.clauses, zones=zones),
+            watch=self._watch(),
+        )
         if document:
             entries: Iterable[dict[str, Any]] = self._ledger.touching(head.tenant, document)
         else:
             entries = self._told(head, progress)
         if kind == "recipients":
-            return registers.recipients(head, entries, fleet, zones, document=document)
-        counted = tally(entries, fleet, zones)
+            return registers.recipients(head, entries, known, document=document)
+        counted = known.count(entries)
         if kind == "register":
-            return registers.register(head, counted, fleet, zones, self._by_hand(), self._horizon.days)
+            return registers.register(head, counted, known, self._by_hand(), self._horizon.days)
         if kind == "transfers":
-            return registers.transfers(head, counted, fleet, zones)
+            return registers.transfers(head, counted, known)
         rows = self._inventory.placement(head.tenant)
         kept = self._violations.listing(head.tenant, since=head.since, until=head.until) if self._violations else []
-        found = [each.facts() for each in kept]
-        return report.of(head, counted, rows, fleet, zones, self._rules.policy.clauses, found)
+        return report.of(head, counted, rows, known, [each.facts() for each in kept])
 
     def _told(self, head: report.Head, progress: Progress) -> Iterator[dict[str, Any]]:
         whole, done = self._ledger.count(head.tenant, head.since, head.until), 0
@@ -273,39 +257,7 @@ class Reporting:
         bundle = await self.make(
             kind, tenant, begin, end, requested_by=requested_by, document=document, progress=progress
         )
-        return await self.render(bundle, form, kind=kind), str(bundle["receipt"]["receipt"]["id"])
-
-    async def render(
-        self,
-        bundle: Mapping[str, Any],
-        format: str,  # noqa: A002 - the word of the contract
-        *,
-        kind: str = "residency",
-    ) -> Rendered:
-        """Draw a signed report as `json`, `html`, `pdf`, `csv` or `xlsx`; raises `InvalidRequestError` for others."""
-        formats_of(kind, format)
-        media_type, draw = FORMATS[format]
-        if kind == "oscal":
-            draw = _oscal
-        head = bundle["report"]["head"]
-        days = "-to-".join(head["period"][end][:10] for end in ("from", "to"))
-        data = await asyncio.to_thread(draw, bundle)
-        return Rendered(data, media_type, f"{kind}-{head['tenant']}-{days}.{format}")
-
-
-def _oscal(bundle: Mapping[str, Any]) -> bytes:
-    return canonical(oscal.results(bundle)) + b"\n"
-
-
-def formats_of(kind: str, form: str) -> None:
-    """Raise `InvalidRequestError` unless reports of this kind come in this form."""
-    if kind not in KINDS:
-        raise InvalidRequestError("no such kind of a report", param="kind", hint="one of " + ", ".join(KINDS))
-    known = {"residency": set(FORMATS), "oscal": {"json"}, "certificate": {"json"}}.get(kind, set(FORMATS) - {"pdf"})
-    if form not in known:
-        raise InvalidRequestError(
-            "no such format of a report", param="format", hint="one of " + ", ".join(sorted(known))
-        )
+        return await render(bundle, form, kind=kind), str(bundle["receipt"]["receipt"]["id"])
 
 
 def signed(
@@ -321,6 +273,14 @@ def signed(
         "signatures": [ledger.sign(body)],
         "receipt": ledger.bundle(tenant, stored.id),
     }
+
+
+def organisation(by_hand: Mapping[str, Any]) -> About:
+    """Take the head's facts from the file that the registers are written in."""
+    found = by_hand.get("controller", {})
+    roles = {text.get("role") for text in by_hand.get("activity", {}).values()} - {"", None}
+    contact = found.get("dpo") or found.get("contact") or ""
+    return About(found.get("name", ""), "processor" if roles == {"processor"} else "controller", contact)
 
 
 def period(since: str | None, until: str | None, now: datetime) -> tuple[datetime, datetime]:

@@ -6,7 +6,6 @@ Ledger are one transaction. Every process follows the one active row, and none g
 """
 
 import json
-import shutil
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,7 +14,7 @@ from typing import Any, Final, Protocol
 
 import sqlalchemy as sa
 
-from residency.database import Database, metadata
+from residency.database import Database
 from residency.decision import Principal
 from residency.engine import Engine
 from residency.errors import DomicileError, PolicyError
@@ -29,35 +28,9 @@ from residency.trial import Consequence, Trial, consequence, examine
 from residency.zones import Zones
 from service.accounts import Accounts
 from service.errors import ApprovalError, PolicyRejectedError, ScopeError
+from service.rulestore import GOOD, LAST_GOOD, POINTER, active, active_policy, keep, lay, pointed, policy_sets
 
 ACTIVITY: Final = "accountability"
-POINTER: Final = "active"
-"""The file beside the stored sets that names the one in force; the database's row is the authority."""
-GOOD: Final = "ok"
-LAST_GOOD: Final = "serving the last good one"
-
-policy_sets = sa.Table(
-    "policy_set",
-    metadata,
-    sa.Column("digest", sa.String(71), primary_key=True),
-    sa.Column("files", sa.Text, nullable=False),
-    sa.Column("facts", sa.Text, nullable=False),
-    sa.Column("state", sa.String(10), nullable=False),
-    sa.Column("replaces", sa.String(71), nullable=False),
-    sa.Column("proposed_by", sa.String(80), nullable=False),
-    sa.Column("proposed_at", sa.Float, nullable=False),
-    sa.Column("approved_by", sa.String(80), nullable=False),
-    sa.Column("activated_at", sa.Float),
-)
-"""Rulebooks as they were filed; `state` is waiting or activated, `replaces` the one that was in force then."""
-active_policy = sa.Table(
-    "active_policy",
-    metadata,
-    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("digest", sa.String(71), nullable=False),
-    sa.Column("since", sa.Float, nullable=False),
-)
-"""One row: the Rulebook in force. No row: the folder of the settings, as it lies there, is in force."""
 
 
 class Inventory(Protocol):
@@ -75,46 +48,6 @@ def given(files: dict[str, str]) -> Rulebook:
     except (PolicyError, UnicodeEncodeError) as error:
         hint = error.hint if isinstance(error, PolicyError) else "send plain UTF-8 texts"
         raise PolicyRejectedError(str(error), problems=[str(error)], hint=hint) from error
-
-
-def settle(database: Database, folder: Path) -> str:
-    """Before a start: lay the active Rulebook in `folder` and point at it; gives `ok` or why the last good one stays.
-
-    A Rulebook that does not load is not pointed at; when none was ever good, the start fails by itself.
-    """
-    pointer = folder / POINTER
-    with database.reading() as connection:
-        found = _active(connection)
-    if found is None:
-        pointer.unlink(missing_ok=True)
-        return GOOD
-    digest, packed = found
-    try:
-        book = Rulebook.unpacked(packed)
-        if book.digest != digest:
-            raise PolicyError("the stored policy set is not the one that was activated", hint="activate it anew")
-        zones = book.zones()
-        PolicySet(book.rules(), zones)
-    except DomicileError as error:
-        if not pointer.is_file():
-            raise
-        return f"{LAST_GOOD}: {error}"
-    _lay(book, folder)
-    return GOOD
-
-
-def pointed_at(folder: Path) -> Path | None:
-    """Give the folder of the Rulebook in force, or None where none was activated; raises `PolicyError` if changed."""
-    digest = _read(folder / POINTER)
-    if not digest:
-        return None
-    chosen = folder / digest.removeprefix("sha256:")
-    if Rulebook.read(chosen).digest != digest:
-        raise PolicyError(
-            f"the files under policies/{chosen.name[:12]}… were changed after they were activated",
-            hint="remove that folder and start again: it is laid anew from the database",
-        )
-    return chosen
 
 
 class Rulemaking:
@@ -138,7 +71,7 @@ class Rulemaking:
         self._folder, self._steward, self._clock = folder, steward, clock
         self.health = health
         """`ok`, or that and why the last good set is served."""
-        self._served = _read(folder / POINTER)
+        self._served = pointed(folder / POINTER)
         self._refused = ""
 
     # --- trying -----------------------------------------------------------------------------------------------------
@@ -192,6 +125,7 @@ class Rulemaking:
             if changes.widens:
                 self._record(connection, "proposed", facts, by, "", changes)
             else:
+                keep(book, connection)
                 self._activate(connection, facts, by.id, "", by, changes)
         if not changes.widens:
             self.follow()
@@ -201,8 +135,7 @@ class Rulemaking:
         """Put a waiting Rulebook in force, after trying it once more. The credential must not be the proposer's."""
         self._allowed(by)
         found = self.proposal(digest)
-        if found["state"] != "waiting":
-            raise ApprovalError("this proposal was activated already", hint="see `domicile policy proposals`")
+        self._waiting(found)
         if found["proposed_by"] == by.id:
             raise ApprovalError(
                 "a widening change takes a second admin: this credential proposed it",
@@ -222,9 +155,31 @@ class Rulemaking:
         made, changes = self._passed(book, progress)
         facts = self._facts(made, book, changes)
         with self._database.transaction() as connection:
+            keep(book, connection)
             self._activate(connection, facts, found["proposed_by"], by.id, by, changes)
         self.follow()
         return self.proposal(book.digest)
+
+    def withdraw(self, digest: str, by: Principal) -> dict[str, Any]:
+        """Take a waiting proposal back, the proposer or any other admin; it can be proposed again, and is recorded."""
+        self._allowed(by)
+        found = self.proposal(digest)
+        self._waiting(found)
+        c = policy_sets.c
+        mine = sa.and_(c.digest == found["digest"], c.state == "waiting")
+        with self._database.transaction() as connection:
+            if connection.execute(policy_sets.update().where(mine).values(state="withdrawn")).rowcount != 1:
+                raise ApprovalError("somebody else settled this proposal", hint="see `domicile policy proposals`")
+            facts = {"event": "withdrawn", "proposed_by": found["proposed_by"], "withdrawn_by": by.id}
+            facts |= {"set": found["digest"], "policy": found["policy"], "zones": found["zones"]}
+            for tenant in self._accounts.tenants():
+                self._ledger.append(Draft("policy", tenant.id, ACTIVITY, facts=facts), connection)
+        return self.proposal(found["digest"])
+
+    @staticmethod
+    def _waiting(found: dict[str, Any]) -> None:
+        if found["state"] != "waiting":
+            raise ApprovalError(f"this proposal was {found['state']} already", hint="see `domicile policy proposals`")
 
     def proposals(self) -> list[dict[str, Any]]:
         """List what was filed, newest first, without its files."""
@@ -291,7 +246,7 @@ class Rulemaking:
         One that cannot be taken over leaves the last good one in force, and `health` says so. Run in a thread.
         """
         with self._database.reading() as connection:
-            found = _active(connection)
+            found = active(connection)
         if found is None:
             return False
         digest, packed = found
@@ -303,9 +258,11 @@ class Rulemaking:
             chosen = PolicySet(book.rules(), zones)
             serving = self._engine.digests()
             same = (serving["policy"], serving["zones"]) == (chosen.digest, zones.digest)
+            with self._database.transaction() as connection:
+                keep(book, connection)
             if not same:
                 self._engine.swap(chosen, zones)
-            _lay(book, self._folder)
+            lay(book, self._folder)
         except (DomicileError, OSError) as error:
             self.health, self._refused = f"{LAST_GOOD}: {error}", digest
             return False
@@ -329,11 +286,10 @@ class Rulemaking:
         moment = time.time()
         connection.execute(active_policy.delete())
         connection.execute(active_policy.insert().values(id=1, digest=facts["set"], since=moment))
-        connection.execute(
-            policy_sets.update()
-            .where(policy_sets.c.digest == facts["set"])
-            .values(state="activated", approved_by=approved_by, activated_at=moment, facts=json.dumps(facts))
-        )
+        mine = sa.and_(policy_sets.c.digest == facts["set"], policy_sets.c.state == "waiting")
+        settled = {"state": "activated", "approved_by": approved_by, "activated_at": moment, "facts": json.dumps(facts)}
+        if connection.execute(policy_sets.update().where(mine).values(settled)).rowcount != 1:
+            raise ApprovalError("somebody else settled this proposal", hint="see `domicile policy proposals`")
         self._record(connection, "activated", {**facts, "proposed_by": proposed_by}, by, approved_by, changes)
 
     def _record(
@@ -351,35 +307,6 @@ class Rulemaking:
         for tenant in self._accounts.tenants():
             told = {**common, **changes.facts(tenant.id)}
             self._ledger.append(Draft("policy", tenant.id, ACTIVITY, facts=told), connection)
-
-
-def _active(connection: sa.Connection) -> tuple[str, str] | None:
-    joined = sa.select(active_policy.c.digest, policy_sets.c.files).join(
-        policy_sets, policy_sets.c.digest == active_policy.c.digest
-    )
-    row = connection.execute(joined).first()
-    return (row.digest, row.files) if row else None
-
-
-def _lay(book: Rulebook, folder: Path) -> None:
-    """Lay a Rulebook under its digest, unless it lies there, and point at it."""
-    chosen = folder / book.digest.removeprefix("sha256:")
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    try:
-        there = chosen.is_dir() and Rulebook.read(chosen).digest == book.digest
-    except DomicileError:
-        there = False
-    if not there:
-        shutil.rmtree(chosen, ignore_errors=True)
-        book.write(chosen)
-    if _read(folder / POINTER) != book.digest:
-        half = folder / f".{POINTER}.half"
-        half.write_text(book.digest + "\n", encoding="ascii")
-        half.rename(folder / POINTER)
-
-
-def _read(pointer: Path) -> str:
-    return pointer.read_text(encoding="ascii").strip() if pointer.is_file() else ""
 
 
 def _shown(row: Any) -> dict[str, Any]:

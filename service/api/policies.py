@@ -55,3 +55,9 @@ class PoliciesController(Controller):
         """Put a waiting proposal in force; 409 with the proposer's own key, or when the rules changed since."""
         house = house_of(request)
         return await asyncio.to_thread(house.rulemaking.approve, digest, request.user)
+
+    @post("/proposals/{digest:str}/withdraw", opt={"scope": "admin"}, operation_id="withdrawPolicies", status_code=200)
+    async def withdraw(self, request: Asking, digest: FromPath[str]) -> dict[str, Any]:
+        """Take a waiting proposal back; 409 when it was settled already. The ledger keeps that it was made."""
+        house = house_of(request)
+        return await asyncio.to_thread(house.rulemaking.withdraw, digest, request.user)

@@ -14,7 +14,7 @@ from residency.route import Action
 from residency.rulebook import Rulebook
 from residency.tag import Tag
 from service.cli.common import home_option, in_house, json_option, operator, people, show, show_refusal, tenant_option
-from service.cli.rulemaking import activate, approve, diff, proposals, ticking, what_if
+from service.cli.rulemaking import activate, approve, diff, proposals, ticking, what_if, withdraw
 from service.house import House
 from service.settings import Settings
 
@@ -28,6 +28,7 @@ policy.add_command(diff)
 policy.add_command(what_if)
 policy.add_command(activate)
 policy.add_command(approve)
+policy.add_command(withdraw)
 policy.add_command(proposals)
 
 

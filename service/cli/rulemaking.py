@@ -1,7 +1,7 @@
 """`domicile policy diff|what-if|activate|approve|proposals`: what other rules would change; putting them in force."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,15 @@ from click.exceptions import Exit
 from rich.progress import Progress
 
 from residency.decision import Principal
+from residency.errors import ZoneError
+from residency.hindsight import Law, without_adequacy
 from residency.policy import PolicySet
 from residency.rulebook import ZONES, Rulebook
+from residency.zones import Zones
 from service.cli.common import home_option, in_house, json_option, people, show
 from service.errors import PolicyRejectedError
 from service.house import House
+from service.rulestore import Archive
 from service.settings import Settings
 
 WAITING = 4
@@ -118,8 +122,7 @@ def what_if(
     until: datetime | None,
 ) -> None:
     """Judge what was recorded once more, under changed law: what would have been refused."""
-    from residency.hindsight import Law, rejudge
-    from residency.hindsight import without_adequacy as annulled
+    from residency.hindsight import rejudge
 
     if not (without or without_adequacy or day or policies):
         raise click.UsageError("say what changes: --without, --without-adequacy, --on or --policies")
@@ -129,22 +132,13 @@ def what_if(
     begin, end = (datetime.combine(each, time(), UTC) for each in (first, last + timedelta(days=1)))
 
     async def story(house: House) -> dict[str, Any]:
-        engine = house.engine
-        zones, chosen = engine.zones, engine.policy
-        if policies:
-            book = Rulebook.read(policies)
-            zones = book.zones() if ZONES in book.files else zones
-            chosen = PolicySet(book.rules(), zones)
-        for code in without:
-            zones = zones.without(code)
-        for code in without_adequacy:
-            zones = annulled(zones, code)
-        was, would = Law(engine.policy, engine.zones), Law(chosen, zones, day.date() if day else None)
+        engine, archive = house.engine, house.archive
+        changed = _Changed(archive, engine.zones, without, without_adequacy, policies, day.date() if day else None)
         ceilings = {each.id: each.ceiling for each in await house.database.run(house.accounts.tenants)}
         found: dict[str, Any] = {}
         for name in [tenant] if tenant else sorted(ceilings):
             await house.welcome(name)
-            seen = rejudge(house.ledger.entries(name, begin, end), engine.fleet, ceilings, was, would)
+            seen = rejudge(house.ledger.entries(name, begin, end), engine.fleet, ceilings, archive, changed)
             found[name] = {
                 "receipts": seen.receipts,
                 "steps": seen.steps,
@@ -181,6 +175,48 @@ def what_if(
             people.print(f"  {seen['refusals_that_would_be_permitted']} refusals would have been permits")
         for what, count in seen["not_judged"].items():
             people.print(f"  not judged: {count} steps ({what})")
+
+
+class _Changed:
+    """The law that each Receipt names, changed as it was asked for; `present` shows that what is named exists."""
+
+    def __init__(
+        self,
+        archive: Archive,
+        present: Zones,
+        without: tuple[str, ...],
+        annulled: tuple[str, ...],
+        policies: Path | None,
+        on: date | None,
+    ) -> None:
+        self._archive, self._without, self._annulled, self._on = archive, without, annulled, on
+        self._book = Rulebook.read(policies) if policies else None
+        self._made: dict[tuple[str, str], Law] = {}
+        table = self._book.zones() if self._book and ZONES in self._book.files else present
+        for code in without:
+            table.check(code)
+        for code in annulled:
+            without_adequacy(table, code)
+
+    def of(self, policy: str, zones: str) -> Law:
+        """Give the changed law for a Receipt that names these digests."""
+        key = (policy, zones)
+        if key not in self._made:
+            self._made[key] = self._make(*key)
+        return self._made[key]
+
+    def _make(self, policy: str, zones: str) -> Law:
+        law = self._archive.of(policy, zones)
+        table, chosen = law.zones, law.policy
+        if self._book:
+            table = self._book.zones() if ZONES in self._book.files else table
+            chosen = PolicySet(self._book.rules(), table)
+        for code in self._without:
+            table = table.without(code) if table.known(code) else table
+        for code in self._annulled:
+            with suppress(ZoneError):  # there was no such decision in the table of that time
+                table = without_adequacy(table, code)
+        return Law(chosen, table, self._on)
 
 
 def _day(day: datetime | None) -> date | str:
@@ -221,6 +257,24 @@ def approve(settings: Settings, as_json: bool, digest: str, key_file: Path) -> N
             return house.rulemaking.approve(digest, _signed(house, key_file), tick)
 
     _told(_governed(settings, story), as_json)
+
+
+@click.command()
+@home_option
+@json_option
+@click.argument("digest")
+@click.option("--key-file", required=True, type=KEY_FILE, help="File with an admin's API key, the proposer's or not.")
+def withdraw(settings: Settings, as_json: bool, digest: str, key_file: Path) -> None:
+    """Take a waiting proposal back, so that nobody can approve it any more; the ledger keeps that it was made."""
+
+    async def story(house: House) -> dict[str, Any]:
+        return house.rulemaking.withdraw(digest, _signed(house, key_file))
+
+    made: dict[str, Any] = in_house(settings, story, index=False)
+    if as_json:
+        show(made)
+    else:
+        people.print(f"[bold]Withdrawn[/]: {made['digest']}", soft_wrap=True)
 
 
 @click.command()

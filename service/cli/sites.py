@@ -219,7 +219,7 @@ def move(settings: Settings, tenant: str, as_json: bool, document_id: str, site:
 def _recorded(settings: Settings) -> list[dict[str, Any]]:
     """Give every Site as the last recorded probe left it."""
     from service.home import database_of, rules
-    from service.probing import known
+    from service.sightings import known
 
     fleet = rules(settings)[2]
     database = database_of(settings)

@@ -12,7 +12,8 @@ from ingestion.errors import NotFoundError
 from service.api.replies import Asking, house_of
 from service.portal.pages import attachment, go, headers, page
 from service.rendering import html
-from service.reporting import FORMATS, period
+from service.rendering.drawing import FORMATS
+from service.reporting import period
 
 Since = Annotated[str, QueryParameter(name="from")]
 Until = Annotated[str, QueryParameter(name="to")]

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from residency import registers
-from service.rendering import tables
+from service.rendering import coverage, residency, tables
 from service.rendering.tables import Cell, Sheet, Table, moment, party, zone_name
 
 FIELDS: Final = (
@@ -45,7 +45,7 @@ def sheet(bundle: Mapping[str, Any]) -> Sheet:
     report = bundle["report"]
     schema = report["schema"]
     if schema not in TITLES:
-        return tables.sheet(bundle)
+        return residency.sheet(bundle)
     draw = {registers.REGISTER: _register, registers.TRANSFERS: _transfers, registers.RECIPIENTS: _recipients}[schema]
     numbers, drawn = draw(report)
     return Sheet(
@@ -53,9 +53,9 @@ def sheet(bundle: Mapping[str, Any]) -> Sheet:
         head=tables.head(report),
         sentence=report["sentence"],
         numbers=numbers,
-        tables=(*drawn, tables.sites(report), tables.rules(report)),
-        evidence=tables.evidence(bundle),
-        limits=tables.limits(report),
+        tables=(*drawn, tables.sites(report), tables.closures(report), tables.rules(report)),
+        evidence=coverage.evidence(bundle),
+        limits=coverage.limits(report),
         verify=tuple(report["verify"]),
     )
 
@@ -100,7 +100,7 @@ def _register(report: Mapping[str, Any]) -> Drawn:
         Table("controller", "Who is responsible", ("Field", "Value", "Source"), who, ""),
         Table("activities", "Activities", columns, listed, "0 activities were recorded in the period."),
     ]
-    taken = {table.id for table in drawn} | {"list", "limits", "evidence", "verify", "sites", "rules"}
+    taken = {table.id for table in drawn} | {"list", "limits", "evidence", "verify", "sites", "closures", "rules"}
     for entry, article in named:
         rows = tuple(
             (title, *_said(entry[name]), law) for name, title, law in FIELDS if name in entry

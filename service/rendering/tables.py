@@ -1,4 +1,4 @@
-"""tables: the master of a report as titled tables of plain cells, the one source that every format draws from.
+"""tables: what every format draws from: titled tables of plain cells, and those that reports of every kind have.
 
 Rules kept here: no number is computed that the master does not hold; zero is written 0; an empty table says in words
 that nothing was recorded. Cells are texts or integers; how they are aligned, coloured and escaped is the format's.
@@ -11,8 +11,6 @@ from typing import Any
 from babel import Locale
 
 Cell = str | int
-PATHS = 20
-"""Paths whose lowest grade is written out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,39 +52,6 @@ def origin_name(joined: str) -> str:
     return " and ".join(zone_name(code) for code in joined.split("+"))
 
 
-def sheet(bundle: Mapping[str, Any]) -> Sheet:
-    """Lay out a signed report; takes what `Reporting.residency` gives."""
-    report = bundle["report"]
-    verdict = report["verdict"]
-    return Sheet(
-        title=f"Residency report: {report['head']['organisation'] or report['head']['tenant']}",
-        head=head(report),
-        sentence=verdict["sentence"],
-        numbers=(
-            ("documents held", verdict["documents"]),
-            ("questions answered", verdict["questions"]),
-            ("transfers outside the permitted Zones", verdict["outside"]),
-            ("refusals", verdict["refusals"]),
-        ),
-        tables=(
-            _placement(report),
-            sites(report),
-            _flows(report),
-            _refusals(report),
-            _transfers(report),
-            violations(report),
-            _erasures(report),
-            _keys(report),
-            _openings(report),
-            _inventory(report),
-            rules(report),
-        ),
-        evidence=evidence(bundle),
-        limits=limits(report),
-        verify=tuple(report["verify"]),
-    )
-
-
 def head(report: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """Lay out the head of a report of any kind; what nobody wrote is left out."""
     found = report["head"]
@@ -115,28 +80,9 @@ def party(party: Mapping[str, str] | None) -> str:
     return f"{party['name']} ({party['zone']})" if party else "unknown"
 
 
-def _list(codes: Sequence[str]) -> str:
+def listed(codes: Sequence[str]) -> str:
+    """Write codes on one line, `none` where there are none."""
     return ", ".join(codes) or "none"
-
-
-def _placement(report: Mapping[str, Any]) -> Table:
-    rows = tuple(
-        (
-            origin_name(row["jurisdiction"]),
-            zone_name(row["zone"]),
-            row["site"],
-            party(row["operator"]),
-            row["documents"],
-            row["passages"],
-            row["bytes"],
-            row["questions"],
-            row["grade"],
-        )
-        for row in report["placement"]
-    )
-    columns = ("Jurisdiction", "Lies in", "Site", "Operator", "Documents", "Passages", "Bytes", "Questions", "Grade")
-    lead = "Whose law binds the documents, and where they lie. Grade: strength of the evidence for the place, 0 to 6."
-    return Table("placement", "By jurisdiction and Site", columns, rows, "0 documents are held.", lead)
 
 
 def sites(report: Mapping[str, Any]) -> Table:
@@ -151,58 +97,43 @@ def sites(report: Mapping[str, Any]) -> Table:
             f"{site['place']}, {zone_name(site['zone'])}" if site["place"] else zone_name(site["zone"]),
             party(site["operator"]),
             party(site["parent"]),
-            _list(site["holds"]),
+            listed(site["holds"]),
             held.get(site["id"], 0) if "placement" in report else "not counted here",
             f"{site['grade']}: {site['grade_text']}",
             site["closed"] or "open",
+            moment(site["probed"]) if site["probed"] else "unknown",
         )
         for site in report["sites"]
     )
-    columns = ("Site", "Place", "Operator", "Parent company", "Holds", "Documents", "Evidence grade", "State")
+    columns = (
+        "Site",
+        "Place",
+        "Operator",
+        "Parent company",
+        "Holds",
+        "Documents",
+        "Evidence grade",
+        "State",
+        "Last probe",
+    )
     return Table("sites", "Sites", columns, rows, "The Fleet names 0 Sites.", "Every Site that the Fleet names.")
 
 
-def _flows(report: Mapping[str, Any]) -> Table:
-    rows = tuple(
-        (flow["action"], zone_name(flow["zone"]), flow["ruling"], flow["steps"], flow["items"], flow["bytes"])
-        for flow in report["flows"]
-    )
-    columns = ("Action", "Zone", "Ruling", "Steps", "Items", "Bytes")
-    lead = "What was done with data in the period, in which Zone, as the receipts record it."
-    return Table("flows", "Flows", columns, rows, "0 steps were recorded in the period.", lead)
-
-
-def _refusals(report: Mapping[str, Any]) -> Table:
-    rows = tuple(
-        (row["policy"], row["text"], row["law"], _list(row["actions"]), _list(row["sites"]), row["count"])
-        for row in report["refusals"]
-    )
-    columns = ("Policy", "What it says", "Rests on", "Actions", "Sites", "Refused")
-    lead = f"Asks that the policies refused. Passages withheld from answers: {report['withheld']:,}."
-    return Table("refusals", "Refusals by policy", columns, rows, "0 refusals were recorded in the period.", lead)
-
-
-def _transfers(report: Mapping[str, Any]) -> Table:
-    def basis(entry: Mapping[str, Any]) -> str:
-        found = entry["basis"]
-        return f"Art. {found['article']}, {found['instrument']}" if found else "none recorded"
-
+def closures(report: Mapping[str, Any]) -> Table:
+    """Lay out the times in which a Site was closed, or nobody looked at it."""
     rows = tuple(
         (
-            moment(entry["time"]),
-            zone_name(entry["to"]),
-            f"{entry['site']}, {party(entry['importer'])}",
-            _list(entry["jurisdictions"]),
-            basis(entry),
-            entry["count"],
-            entry["bytes"],
-            entry["receipt"],
+            row["site"],
+            {"closed": "closed by a probe", "unprobed": "nobody looked", "unknown": "unknown"}[row["kind"]],
+            moment(row["from"]),
+            moment(row["to"]) if row["to"] else "not ended",
+            row["cause"],
         )
-        for entry in report["transfers"]["entries"]
+        for row in report["coverage"]["closures"]
     )
-    lead = "Copies or views beyond the residency of the data, each by a recorded act. Violations stand apart."
-    columns = ("Time", "To", "Importer", "Jurisdictions", "Basis (GDPR)", "Items", "Bytes", "Receipt")
-    return Table("transfers", "Transfers", columns, rows, "0 transfers were recorded in the period.", lead)
+    lead = "While a Site is closed, nothing is sent there. Of times in which nobody looked, no probe can speak."
+    nil = "0 such times are recorded in the period."
+    return Table("closures", "Times without a good probe", ("Site", "What", "From", "To", "Cause"), rows, nil, lead)
 
 
 def violations(report: Mapping[str, Any]) -> Table:
@@ -235,51 +166,6 @@ def violations(report: Mapping[str, Any]) -> Table:
     return Table("violations", "Violations", columns, rows, "0 violations were recorded in the period.", lead)
 
 
-def _erasures(report: Mapping[str, Any]) -> Table:
-    rows = tuple(
-        (moment(row["time"]), row["subject"] or "–", _facts(row["facts"]), row["receipt"]) for row in report["erasures"]
-    )
-    columns = ("Time", "Document", "Recorded", "Receipt")
-    return Table("erasures", "Erasures", columns, rows, "0 erasures were recorded in the period.")
-
-
-def _keys(report: Mapping[str, Any]) -> Table:
-    rows = tuple(
-        (moment(row["time"]), row["subject"] or "–", _facts(row["facts"]), row["receipt"])
-        for row in report["keys"]["events"]
-    )
-    columns = ("Time", "Key", "Recorded", "Receipt")
-    return Table("keys", "Key events", columns, rows, "0 key events were recorded in the period.")
-
-
-def _openings(report: Mapping[str, Any]) -> Table:
-    rows = tuple((row["reason"], row["count"]) for row in report["keys"]["openings"])
-    nil = "0 passages were opened in the period."
-    return Table("openings", "Openings of sealed text, by reason", ("Reason", "Opened"), rows, nil)
-
-
-def _inventory(report: Mapping[str, Any]) -> Table:
-    rows = tuple(
-        (
-            _list(row["jurisdictions"]),
-            _list(row["residency"]),
-            "yes" if row["personal"] else "no",
-            _list(row["categories"]),
-            row["classification"],
-            f"{row['site']} ({row['zone']})",
-            row["documents"],
-            row["passages"],
-            row["bytes"],
-        )
-        for row in report["inventory"]
-    )
-    columns = (
-        "Jurisdictions", "May be processed in", "Personal", "Categories", "Class", "Site", "Documents", "Passages",
-        "Bytes",
-    )  # fmt: skip
-    return Table("inventory", "Inventory by Tag", columns, rows, "0 documents are held.")
-
-
 def rules(report: Mapping[str, Any]) -> Table:
     """Lay out the digests of the rules in force."""
     rows = tuple(
@@ -289,61 +175,3 @@ def rules(report: Mapping[str, Any]) -> Table:
     columns = ("First receipt", "Last receipt", "Policies", "Zones", "Fleet", "Software")
     lead = "Digests of the rules that the receipts of the period name."
     return Table("rules", "Rules in force", columns, rows, "0 receipts were recorded in the period.", lead)
-
-
-def _facts(facts: Mapping[str, Any]) -> str:
-    """Write small facts as `name: value; …`; nested values are counted, not spelt out."""
-    shown = (
-        f"{name}: {len(value) if isinstance(value, list | dict) else value}" for name, value in sorted(facts.items())
-    )
-    return "; ".join(shown) or "–"
-
-
-def evidence(bundle: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """Lay out what ties a report to the Ledger."""
-    report = bundle["report"]
-    said, coverage = report["evidence"], report["coverage"]
-
-    def point(found: Mapping[str, Any] | None) -> str:
-        return f"{found['size']:,} leaves, root {found['root']}, {moment(found['time'])}" if found else "none"
-
-    entry = bundle["receipt"]["receipt"]["id"] if bundle["receipt"] else "none"
-    seqs = f"{coverage['first_seq']} to {coverage['last_seq']}" if said["receipts"] else "none"
-    return (
-        ("Ledger", said["origin"]),
-        ("Public key", said["key"]),
-        ("Receipts in the period", f"{said['receipts']:,} (numbers {seqs})"),
-        ("Checkpoint before", point(said["first"])),
-        ("Checkpoint at the end", point(said["last"])),
-        ("Cosigned by", _list([f"{row['witness']} at {row['size']:,} leaves" for row in said["witnesses"]])),
-        ("Signature of this report", bundle["signatures"][0]),
-        ("Its own entry", f"receipt {entry}"),
-        ("Weakest evidence", f"grade {coverage['lowest_grade']} of 6: {coverage['lowest_grade_text']}"),
-    )
-
-
-def limits(report: Mapping[str, Any]) -> tuple[str, ...]:
-    """Lay out coverage and unknowns, as sentences."""
-    coverage = report["coverage"]
-    gaps = ", ".join(f"{first} to {last}" for first, last in coverage["gaps"])
-    return (
-        "A place is known by evidence of the grade printed beside it; no grade is a proof of physical place.",
-        "Known only by the operator's declaration: " + _list(coverage["declared_only"]) + ".",
-        f"Gaps in the receipt numbers of this tenant: {len(coverage['gaps'])}{f' ({gaps})' if gaps else ''}.",
-        f"Answers begun and not ended: {len(coverage['streams_not_ended'])}.",
-        "Lowest grade by path: "
-        + _list([f"{' + '.join(row['sites'])} {row['lowest_grade']}" for row in coverage["paths"][:PATHS]])
-        + (f", and {len(coverage['paths']) - PATHS} more" if len(coverage["paths"]) > PATHS else "")
-        + ".",
-        "Beyond what is listed one by one: "
-        + _list([f"{count:,} {name}" for name, count in coverage["left_out"].items()])
-        + ".",
-        f"Comparisons with a Site's own log: {coverage['reconciled']}.",
-        f"Probes of Sites recorded in the period: {coverage['probes']}."
-        + ("" if coverage["probes"] else " Nothing recorded shows that anybody looked at them."),
-        "Sites that hold documents and that the Fleet no longer names: " + _list(coverage["unknown_sites"]) + ".",
-        "Legal grounds in use that are contested: "
-        + _list([f"{row['zone']} within {row['within']} ({row['source']})" for row in coverage["contested"]])
-        + ".",
-        *(f"Not seen: {text}." for text in coverage["unseen"]),
-    )

@@ -26,7 +26,7 @@ WRITERS = {
     "service/home.py": "a new home: settings and service key",
     "service/certifying.py": "certificates and their keys",
     "service/homelock.py": "who holds the home",
-    "service/rulemaking.py": "rules put in force",
+    "service/rulestore.py": "rules put in force",
     "service/cli/evaluation.py": "figures of an evaluation: ids and numbers",
     "service/cli/evidence.py": "reports and receipts that a person asked to have as files",
     "service/cli/ledger.py": "checkpoints and signatures that a person asked to have as files",

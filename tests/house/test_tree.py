@@ -12,7 +12,6 @@ REASONS: dict[str, str] = {
     "ingestion/pipeline.py": "one story, told in the order in which it happens",
     "residency/outlets/keys/pkcs11.py": "one body of a port, with what its token may answer",
     "service/bootstrap.py": "the composition root: one order of building, read from top to bottom",
-    "service/rulemaking.py": "proposing, approving and activating rules: one story with its checks",
 }
 """Files that may be longer, each with its reason; versions of migrations are written once and never read in order."""
 

@@ -17,8 +17,10 @@ from residency.logkey import LogKey
 from residency.outlets.lines import lines
 from residency.route import Action
 from residency.tag import Tag
+from residency.violations import Violations
 from service.certifying import Wishes, certify
-from service.probing import Probing, site_state
+from service.probing import Probing
+from service.sightings import Sightings, site_state
 from tests.doubles.rules import policy, zones
 from tests.doubles.tls_counting import counting, server
 
@@ -72,14 +74,19 @@ class Stand:
         self.ledger = Ledger(self.database, key, origin="test/ledger/1", digests=self.engine.digests, software="test")
         self.shard = Told()
         self.lines: dict[tuple[str, str], Any] = {}
+        self.violations = Violations(self.database, self.ledger, clock=lambda: self.now)
+        self.sightings = Sightings(
+            self.database, self.ledger, steward=STEWARD, ttl=3600.0, violations=self.violations,
+            holders=lambda _site: ["northwind"], clock=lambda: self.now,
+        )  # fmt: skip
         self.probing = self.another()
 
     def another(self) -> Probing:
         """Another process's probing over the same database."""
         bodies: dict[str, Any] = {"fra": self.shard}
         return Probing(
-            database=self.database, engine=self.engine, ledger=self.ledger, shards=bodies, keys={},
-            lines=self.lines, here="DE", steward=STEWARD, ttl=3600.0, clock=lambda: self.now,
+            database=self.database, engine=self.engine, sightings=self.sightings, shards=bodies, keys={},
+            lines=self.lines, here="DE", ttl=3600.0, clock=lambda: self.now,
         )  # fmt: skip
 
     def permitted(self) -> bool:
@@ -286,3 +293,44 @@ async def test_our_own_certificate_that_has_ended_is_named_before_anybody_is_cal
         with pytest.raises(SiteError, match="our certificate for fra has expired"):
             await made["fra", "generator"].meet()
     assert seen.begun == 0
+
+
+async def test_a_site_closed_by_a_probe_is_an_incident_until_a_good_one(stand: Stand) -> None:
+    await stand.probing.once()
+    stand.now += timedelta(minutes=10)
+    for cause in ("it does not answer", "it does not answer", "a certificate of fra has expired"):
+        stand.shard.wrong = cause
+        await asyncio.gather(stand.probing.once(), stand.another().once())
+        stand.now += timedelta(minutes=10)
+    stand.shard.wrong = ""
+    await stand.probing.once()
+    for tenant in (STEWARD, "northwind"):
+        found = [
+            (each.category, each.subject, each.begin[11:16], each.state, (each.resolved or "")[11:16], each.evidence)
+            for each in stand.violations.listing(tenant)
+        ]
+        assert found == [
+            ("evidence", "fra", "12:00", "resolved", "12:30", {"site": "fra", "cause": "it does not answer"}),
+            ("evidence", "fra", "12:30", "resolved", "12:40",
+             {"site": "fra", "cause": "a certificate of fra has expired"}),
+        ]  # fmt: skip
+
+
+async def test_a_time_in_which_nobody_looked_is_recorded_by_the_next_probe(stand: Stand) -> None:
+    await stand.probing.once()
+    stand.now += timedelta(minutes=59)
+    await stand.probing.once()
+    assert len(stand.recorded()) == 1
+    stand.now += timedelta(hours=5)
+    await stand.probing.once()
+    gap = {"from": "2026-11-23T12:59:00.000Z", "to": "2026-11-23T17:59:00.000Z"}
+    assert [each.get("unprobed") for each in stand.recorded()] == [None, gap]
+    assert stand.violations.listing(STEWARD) == []
+
+
+async def test_points_that_come_and_go_leave_no_receipt_but_the_newest_number(stand: Stand) -> None:
+    await stand.probing.once()
+    stand.shard.facts["points"] = 9
+    await stand.probing.once()
+    assert len(stand.recorded()) == 1
+    assert stand.sightings.watch().states["fra"]["facts"]["shard"]["points"] == 9

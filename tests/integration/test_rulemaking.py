@@ -12,7 +12,7 @@ from residency import impact, product
 from residency.database import Database, metadata
 from residency.decision import Permit, Principal, Refusal
 from residency.engine import Engine
-from residency.errors import PolicyError
+from residency.errors import PolicyError, ZoneError
 from residency.fleet import Fleet
 from residency.ledger import Ledger
 from residency.logkey import LogKey
@@ -21,7 +21,8 @@ from residency.route import Action
 from residency.rulebook import Rulebook
 from service.accounts import Accounts
 from service.errors import ApprovalError, PolicyRejectedError, ScopeError
-from service.rulemaking import GOOD, LAST_GOOD, Rulemaking, pointed_at, policy_sets, settle
+from service.rulemaking import Rulemaking
+from service.rulestore import GOOD, LAST_GOOD, Archive, kept_rules, pointed_at, policy_sets, remember, settle
 from tests.doubles.rules import NOON, POLICIES, ask, fleet, policy, tag, zones
 
 _BASE = {"cases/fleet.toml", "cases/residency.toml"}
@@ -115,6 +116,7 @@ def office(request, tmp_path, monkeypatch):
     with found.database.transaction() as connection:
         connection.execute(sa.text("DELETE FROM active_policy"))
         connection.execute(policy_sets.delete())
+        connection.execute(kept_rules.delete())
     yield found
     found.close()
 
@@ -329,3 +331,41 @@ def test_a_refusal_after_the_change_names_the_new_clause(office) -> None:
     assert isinstance(decision, Refusal)
     assert decision.policies == ("forbid-outside-eu",)
     assert office.engine.fleet.verified_until("zrh") > NOON + timedelta(minutes=1)
+
+
+@both
+def test_a_waiting_proposal_is_withdrawn_by_an_admin_recorded_and_can_be_made_again(office: Office) -> None:
+    office.desk.propose(STRICTER, FIRST)
+    waiting = office.desk.propose(SHIPPED, FIRST)
+    assert waiting["state"] == "waiting"
+    with pytest.raises(ScopeError):
+        office.desk.withdraw(waiting["digest"], Principal("key:x", "shop", scopes=frozenset({"admin"})))
+    assert office.desk.withdraw(waiting["digest"], SECOND)["state"] == "withdrawn"
+    for late in (office.desk.approve, office.desk.withdraw):
+        with pytest.raises(ApprovalError, match="was withdrawn already"):
+            late(waiting["digest"], SECOND)
+    facts = office.recorded("shop")[-1]["facts"]
+    assert (facts["event"], facts["proposed_by"], facts["withdrawn_by"]) == ("withdrawn", "key:one", "key:two")
+    assert office.desk.propose(SHIPPED, FIRST)["state"] == "waiting"
+    assert office.desk.approve(SHIPPED.digest, SECOND)["state"] == "activated"
+
+
+@both
+def test_whatever_was_in_force_is_found_again_by_the_digests_that_receipts_name(office: Office) -> None:
+    before = office.engine.digests()
+    remember(office.database, SHIPPED)
+    remember(office.database, SHIPPED)
+    later = Rulebook({**STRICTER.files, "zones.toml": STRICTER.files["zones.toml"] + b"\n# read by counsel\n"})
+    office.desk.propose(later, FIRST)
+    after = office.engine.digests()
+    assert (before["policy"], before["zones"]) != (after["policy"], after["zones"])
+    archive = Archive(office.database)
+    for digests in (before, after):
+        law = archive.of(digests["policy"], digests["zones"])
+        assert (law.policy.digest, law.zones.digest) == (digests["policy"], digests["zones"])
+    assert archive.zones("sha256:" + "00" * 32) is None
+    with office.database.transaction() as connection:
+        other = sa.select(kept_rules.c.files).where(kept_rules.c.digest == before["zones"]).scalar_subquery()
+        connection.execute(kept_rules.update().where(kept_rules.c.digest == after["zones"]).values(files=other))
+    with pytest.raises(ZoneError, match="not kept"):
+        Archive(office.database).of(after["policy"], after["zones"])

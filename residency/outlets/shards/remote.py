@@ -212,6 +212,8 @@ class RemoteShard:
         if not self._started:  # it was away when we started: what is missing is made now that it is believed
             await self.start()
         there = await calls.generation(self._name)
+        if there is not None:
+            facts["collection"] = there
         if facts["peers"] and there is not None:
             facts["placement"] = terms.placed(self.site, cluster, await calls.placement(there))
         may, copies = await calls.may_snapshot(), 0 if there is None else await calls.snapshots(there)

@@ -245,6 +245,9 @@ def placed(site: str, cluster: Any, held: models.CollectionClusterInfo) -> list[
             site=site,
             hint="see /cluster of that server; move the shard back or remove the peer",
         )
+    keys: dict[int, Any] = {each.shard_id: each.shard_key for each in held.local_shards}
+    keys |= {each.shard_id: each.shard_key for each in held.remote_shards}
+    found = [each | ({"shard_key": str(key)} if (key := keys[each["shard"]]) is not None else {}) for each in found]
     return [each | {"uri": uris[each["peer"]]} for each in sorted(found, key=lambda e: (e["shard"], e["peer"]))]
 
 

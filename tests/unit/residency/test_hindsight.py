@@ -25,6 +25,8 @@ def entry(
         "time": when,
         "tenant": "shop",
         "activity": "search",
+        "policy": "sha256:the-same",
+        "zones": "sha256:the-same",
         "tags": [tag(residency).facts()],
         "steps": [{"action": a, "site": s, "zone": "?", "tag": [0], "count": 5} for a, s in steps],
         "refused": [{"action": a, "site": s, "tag": [0], "policies": [], "count": 1} for a, s in refused],

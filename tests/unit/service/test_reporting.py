@@ -23,9 +23,11 @@ from residency.logkey import LogKey
 from residency.receipt import Draft
 from residency.route import Action
 from residency.tag import Tag
+from residency.watch import Watch
 from residency.zones import Zones
 from service.errors import InvalidRequestError
 from service.rendering import html, pdf, sheets
+from service.rendering.drawing import render
 from service.reporting import About, Reporting
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -90,6 +92,7 @@ CLAUSES = {
         "forbid-plaintext-outside-eea", "personal data may be in the clear only inside the EEA", "GDPR 44"
     )
 }
+POLICY = "sha256:" + "aa" * 32
 FORMULA = "=HYPERLINK(1)"
 
 
@@ -98,8 +101,15 @@ class Rules:
 
     fleet, zones = FLEET, ZONES
 
-    class policy:  # noqa: N801
-        clauses = CLAUSES
+
+class Kept:
+    """Rules as they were kept: the one table, the one set."""
+
+    def zones(self, digest):
+        return ZONES if digest == ZONES.digest else None
+
+    def clauses(self, digests, zones):
+        return CLAUSES, [digest for digest in digests if digest != POLICY]
 
 
 class Held:
@@ -123,7 +133,7 @@ def ledger(path):
         database,
         LogKey.generate(),
         origin="domicile.example/ledger/1",
-        digests=lambda: {"policy": "sha256:" + "aa" * 32, "zones": ZONES.digest, "fleet": FLEET.digest},
+        digests=lambda: {"policy": POLICY, "zones": ZONES.digest, "fleet": FLEET.digest},
         software="0.1.0",
         clock=lambda: NOW - timedelta(days=2) + timedelta(seconds=next(ticks)),
     )
@@ -175,7 +185,7 @@ def book(tmp_path):
 @pytest.fixture
 def reporting(book):
     about = {"northwind": About("Northwind Clinics gGmbH", "controller", "privacy@northwind.example")}
-    return Reporting(book, Held(), Rules(), about=lambda t: about.get(t, About()), clock=lambda: NOW)
+    return Reporting(book, Held(), Rules(), Kept(), about=lambda t: about.get(t, About()), clock=lambda: NOW)
 
 
 @pytest.fixture
@@ -185,6 +195,92 @@ async def bundle(reporting):
 
 def trust(book, bundle):
     return {"report.json": receipt.canonical(bundle), "trust.txt": book.trust.encode()}
+
+
+class Lost(Kept):
+    """Nothing was kept of the rules that the receipts name."""
+
+    def zones(self, digest):
+        return None
+
+    def clauses(self, digests, zones):
+        return {}, list(digests)
+
+
+class Narrower(Kept):
+    """The table that was in force then did not hold France to be in the EU."""
+
+    def zones(self, digest):
+        then = Zones.parse(ZONES_FILE.replace(b'zones = ["DE", "FR"]', b'zone = "DE"') + NOWHERE, on=NOW)
+        return then if digest == ZONES.digest else None
+
+
+NOWHERE = b"""[[zone]]
+codes = ["FR"]
+"""
+
+
+async def test_steps_whose_zones_are_not_kept_are_unknown_never_judged_by_the_present_table(book):
+    reporting = Reporting(book, Held(), Rules(), Lost(), clock=lambda: NOW)
+    bundle = await reporting.residency("northwind", SINCE, UNTIL)
+    found = bundle["report"]
+    assert found["coverage"]["rules_not_kept"] == {"zones": [ZONES.digest], "policy": [POLICY]}
+    assert sum(found["coverage"]["unjudged"].values()) > 0
+    assert found["verdict"]["outside"] == 0
+    assert found["violations"] == []
+    assert "could not be judged" in found["verdict"]["sentence"]
+    page = html.page(bundle).decode()
+    assert f"zones {ZONES.digest}" in page
+    assert "items of steps not judged" in page
+
+
+async def test_the_table_that_a_receipt_names_judges_it_not_the_present_one(book):
+    narrow = Reporting(book, Held(), Rules(), Narrower(), clock=lambda: NOW)
+    found = (await narrow.residency("northwind", SINCE, UNTIL))["report"]
+    assert found["verdict"]["outside"] > 0
+    assert {row["evidence"]["site"] for row in found["violations"]} == {"fr-lyon"}
+
+
+def probed(site, time, cause="", **more):
+    return {"time": time, "facts": {"event": "probe", "site": site, "cause": cause} | more}
+
+
+async def test_placement_and_times_without_a_good_probe_stand_in_every_format(book):
+    shard = {"kind": "server", "collection": "passages", "placement": [
+        {"shard": 0, "peer": "71", "uri": "https://one.example:6335/", "state": "Active", "points": 777},
+        {"shard": 0, "peer": "72", "uri": "https://two.example:6335/", "state": "Dead"},
+    ]}  # fmt: skip
+    states = {
+        "fr-lyon": {"probed": "2026-11-23T11:50:00.000Z", "facts": {"shard": shard}},
+        "de-munich": {"probed": "2026-11-20T08:00:00.000Z", "facts": {"shard": {"kind": "embedded", "points": 401}}},
+    }
+    entries = (
+        probed("fr-lyon", "2026-11-02T08:00:00.000Z"),
+        probed("fr-lyon", "2026-11-03T08:00:00.000Z", "a certificate of fr-lyon has expired"),
+        probed("fr-lyon", "2026-11-04T08:00:00.000Z"),
+        probed("de-munich", "2026-11-10T08:00:00.000Z",
+               unprobed={"from": "2026-11-05T08:00:00.000Z", "to": "2026-11-10T08:00:00.000Z"}),
+    )  # fmt: skip
+    reporting = Reporting(
+        book, Held(), Rules(), Kept(), watch=lambda: Watch(states, entries), clock=lambda: NOW
+    )  # fmt: skip
+    bundle = await reporting.residency("northwind", SINCE, UNTIL)
+    found = bundle["report"]
+    rows = {(row["site"], row["peer"]): row for row in found["shards"]}
+    assert rows["fr-lyon", "71"]["points"] == 777
+    assert rows["fr-lyon", "72"]["points"] is None
+    assert rows["fr-lyon", "72"]["replica"] == "Dead"
+    assert (rows["de-munich", "this process"]["points"], rows["de-frankfurt", None]["probed"]) == (401, None)
+    closures = {
+        (row["site"], row["kind"]): (row["from"][:10], (row["to"] or "")[:10]) for row in found["coverage"]["closures"]
+    }
+    assert closures["fr-lyon", "closed"] == ("2026-11-03", "2026-11-04")
+    assert closures["de-munich", "unprobed"] == ("2026-11-20", "")  # and the one before, by its own row
+    assert closures["de-frankfurt", "unknown"] == ("2026-11-01", "")
+    for format_ in ("html", "pdf", "csv", "xlsx"):
+        text = " ".join(READERS[format_]((await render(bundle, format_)).data).replace("\u200b", "").split())
+        for wanted in ("Placement of the index" if format_ in ("html", "pdf") else "passages", "Dead", "unknown"):
+            assert wanted in text, (format_, wanted)
 
 
 # --- the master -----------------------------------------------------------------------------------------------------
@@ -203,16 +299,14 @@ async def test_the_numbers_are_those_of_the_ledger_and_the_inventory(bundle):
         {"policy": "forbid-plaintext-outside-eea", "text": "personal data may be in the clear only inside the EEA",
          "law": "GDPR 44", "count": 3, "actions": ["embed"], "sites": ["us-east"]}
     ]  # fmt: skip
-    assert {"action": "embed", "zone": "US", "ruling": "refused", "steps": 3, "items": 0, "bytes": 0} in report["flows"]
-    assert {
-        "action": "search",
-        "zone": "DE",
-        "ruling": "permitted",
-        "steps": 4,
-        "items": 20,
-        "bytes": 20_000,
-    } in report["flows"]
-    assert report["transfers"] == {"nil": True, "entries": []} and report["violations"] == []
+    refused = [
+        flow for flow in report["flows"] if (flow["action"], flow["zone"], flow["ruling"]) == ("embed", "US", "refused")
+    ]
+    assert sum(flow["steps"] for flow in refused) == 3
+    assert all(tag in (FRENCH.facts(), GERMAN.facts()) for flow in refused for tag in flow["tags"])
+    german = {"action": "search", "zone": "DE", "ruling": "permitted", "steps": 4, "items": 20, "bytes": 20_000}
+    assert german | {"tags": [GERMAN.facts()]} in report["flows"]
+    assert (report["transfers"]["nil"], report["transfers"]["entries"], report["violations"]) == (True, [], [])
     assert [e["subject"] for e in report["erasures"]] == ["ab" * 16]
     assert report["keys"]["openings"] == [{"reason": "asked", "count": 8}]
     assert report["head"]["rules"][0]["zones"] == ZONES.digest
@@ -292,7 +386,7 @@ async def test_a_period_that_ends_before_it_begins_and_an_unknown_format_are_ref
     with pytest.raises(InvalidRequestError):
         await reporting.residency("northwind", UNTIL, SINCE)
     with pytest.raises(InvalidRequestError):
-        await reporting.render(bundle, "docx")
+        await render(bundle, "docx")
 
 
 # --- the formats ----------------------------------------------------------------------------------------------------
@@ -342,7 +436,7 @@ def figures(text):
 
 @pytest.mark.parametrize("format_", sorted(READERS))
 async def test_every_format_shows_the_numbers_of_the_master(reporting, bundle, format_):
-    shown = figures(READERS[format_]((await reporting.render(bundle, format_)).data))
+    shown = figures(READERS[format_]((await render(bundle, format_)).data))
     report = bundle["report"]
     wanted = {report["verdict"][n] for n in ("documents", "questions", "outside", "refusals")}
     wanted |= {row[n] for row in report["placement"] for n in ("documents", "passages", "bytes", "questions", "grade")}
@@ -353,7 +447,7 @@ async def test_every_format_shows_the_numbers_of_the_master(reporting, bundle, f
 @pytest.mark.parametrize("format_", sorted(READERS))
 async def test_zero_is_printed_as_zero(reporting, format_):
     bundle = await reporting.residency("nobody", SINCE, UNTIL)
-    text = " ".join(READERS[format_]((await reporting.render(bundle, format_)).data).split())
+    text = " ".join(READERS[format_]((await render(bundle, format_)).data).split())
     if format_ == "json":
         assert '"outside":0' in text and '"nil":true' in text
     else:
@@ -364,18 +458,18 @@ async def test_zero_is_printed_as_zero(reporting, format_):
 
 async def test_the_same_report_gives_the_same_bytes(reporting, bundle):
     for name in READERS:
-        one, two = [(await reporting.render(bundle, name)).data for _ in range(2)]
+        one, two = [(await render(bundle, name)).data for _ in range(2)]
         assert one == two, name
 
 
 async def test_files_are_named_by_tenant_and_period(reporting, bundle):
-    rendered = await reporting.render(bundle, "pdf")
+    rendered = await render(bundle, "pdf")
     assert rendered.name == "residency-northwind-2026-11-01-to-2026-12-01.pdf"
     assert rendered.media_type == "application/pdf"
 
 
 async def test_the_pdf_carries_the_signed_evidence_and_verifies(book, reporting, bundle):
-    data = (await reporting.render(bundle, "pdf")).data
+    data = (await render(bundle, "pdf")).data
     files = {"report.pdf": data, "trust.txt": book.trust.encode()}
     verdict = verify.verify(files)
     assert verdict.code == 0, verdict.lines
@@ -403,7 +497,7 @@ async def test_names_are_text_in_every_format(reporting, bundle):
     bundle["report"]["placement"][0]["site"] = evil
     page = html.page(bundle).decode()
     assert "<b>x" not in page and "&lt;b&gt;x" in page
-    assert "#read(" in pdf_text((await reporting.render(bundle, "pdf")).data)
+    assert "#read(" in pdf_text((await render(bundle, "pdf")).data)
 
 
 @pytest.mark.parametrize(
@@ -425,9 +519,9 @@ async def test_a_letter_without_a_glyph_does_not_fail_the_pdf(bundle, who, seen)
 
 async def test_no_cell_becomes_a_formula(reporting, bundle):
     bundle["report"]["erasures"][0]["subject"] = FORMULA
-    rows = list(csv.reader(io.StringIO((await reporting.render(bundle, "csv")).data.decode())))
+    rows = list(csv.reader(io.StringIO((await render(bundle, "csv")).data.decode())))
     assert [cell for row in rows for cell in row if cell.endswith(FORMULA) and len(cell) < 20] == ["'" + FORMULA]
-    assert FORMULA in xlsx_text((await reporting.render(bundle, "xlsx")).data)
+    assert FORMULA in xlsx_text((await render(bundle, "xlsx")).data)
     for begin in "=+-@\t\r":
         assert sheets.safe(begin + "1") == f"'{begin}1"
     assert sheets.safe(5) == 5 and sheets.safe("plain") == "plain"
