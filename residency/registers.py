@@ -8,8 +8,9 @@ Source: GDPR 30(1), 30(2), 15(1)(c) with CJEU C-154/21; design after CNIL's regi
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from residency.report import ADMINISTRATION, HOW, Head, Known, coverage, lowest_grade, many, site_facts
+from residency.report import ADMINISTRATION, HOW, Head, Known, coverage, lowest_grade, many
 from residency.tally import Activity, Recipient, Tally
+from residency.watch import site_facts
 
 REGISTER: Final = "domicile-register/1"
 TRANSFERS: Final = "domicile-transfer-log/1"

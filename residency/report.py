@@ -14,10 +14,12 @@ from typing import Any, Final
 from residency.counting import Tables, tally
 from residency.decision import Clause
 from residency.evidence import GRADES
-from residency.fleet import Fleet, Site
+from residency.fleet import Fleet
 from residency.receipt import stamp
+from residency.retention import Retention, facts
+from residency.tag import Tag
 from residency.tally import Tally
-from residency.watch import Watch, closures
+from residency.watch import Watch, closures, site_facts
 from residency.watch import placement as placed
 from residency.zones import Zones
 
@@ -33,8 +35,6 @@ ADMINISTRATION: Final = (
     "not observed: whoever administers a Site from another country is not seen from here; the place where each "
     "operator and its parent company are established stands with the Sites"
 )
-UNLIMITED: Final = "until it is erased or replaced; no period is set here"
-"""Retention of what is stored: nothing is deleted by age."""
 HOW: Final = (
     "Compare the public key under Evidence with the one you were given at the start, and keep it in a trust file.",
     "“domicile verify REPORT trust.txt” (the JSON or the PDF) checks this report and its entry in the ledger, offline.",
@@ -105,6 +105,11 @@ class Known:
     clauses: Callable[[Iterable[str]], tuple[Mapping[str, Clause], Sequence[str]]]
     """Gives the clauses of the policy sets with these digests, and the digests that are not kept."""
     watch: Watch
+    retention: Retention
+
+    def kept(self, tenant: str, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Give the rules of retention for what a Tag's row holds; none: it is kept until it is erased."""
+        return [facts(rule) for rule in self.retention.told(self.zones, tenant=tenant, tag=Tag.of(dict(row)))]
 
     def count(self, entries: Iterable[Mapping[str, Any]]) -> Tally:
         """Count a tenant's Receipts, each under the rules that it names."""
@@ -125,7 +130,7 @@ def of(
     themselves show.
     """
     fleet = known.fleet
-    rows = [_tag_row(row, fleet, head.generated) for row in inventory]
+    rows = [_tag_row(row, fleet, head.generated, known.kept(head.tenant, row)) for row in inventory]
     sites = site_facts(fleet, head.generated, known.watch)
     clauses, _ = known.clauses(_named(counted))
     placement = _placement(rows, counted)
@@ -179,7 +184,9 @@ def lowest_grade(counted: Tally, rows: Sequence[Mapping[str, Any]]) -> int:
 # --- parts of the master --------------------------------------------------------------------------------------------
 
 
-def _tag_row(row: Mapping[str, Any], fleet: Fleet, now: datetime) -> dict[str, Any]:
+def _tag_row(
+    row: Mapping[str, Any], fleet: Fleet, now: datetime, retention: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     site = fleet.sites.get(row["site"])
     return {
         "jurisdictions": sorted(row["jurisdictions"]),
@@ -196,7 +203,7 @@ def _tag_row(row: Mapping[str, Any], fleet: Fleet, now: datetime) -> dict[str, A
         "bytes": int(row["bytes"]),
         "vectors": row.get("vectors"),
         "lexical": row.get("lexical"),
-        "retention": UNLIMITED,
+        "retention": list(retention),
         "keys": [
             {"site": key, "zone": fleet.sites[key].zone if key in fleet.sites else "unknown"}
             for key in row.get("key_sites", ())
@@ -218,42 +225,6 @@ def _placement(rows: Sequence[Mapping[str, Any]], counted: Tally) -> list[dict[s
         for name in ("documents", "passages", "bytes"):
             place[name] += row[name]
     return [merged[key] for key in sorted(merged)]
-
-
-def site_facts(fleet: Fleet, now: datetime, watch: Watch) -> list[dict[str, Any]]:
-    """Give every fact of every Site, as reports print them."""
-    states = watch.states
-    return [_site(site, fleet, now, states.get(site.id)) for _, site in sorted(fleet.sites.items())]
-
-
-def _site(site: Site, fleet: Fleet, now: datetime, state: Mapping[str, Any] | None) -> dict[str, Any]:
-    grade = site.grade(now)
-    return {
-        "id": site.id,
-        "place": site.place,
-        "zone": site.zone,
-        "zones": list(site.zones_at(now)),
-        "operator": {"name": site.operator.name, "zone": site.operator.zone, "lei": site.operator.lei},
-        "parent": {"name": site.parent.name, "zone": site.parent.zone, "lei": site.parent.lei},
-        "contract": site.contract,
-        "holds": [item.kind for item in site.holds],
-        "models": {
-            item.kind: item.settings["model"] for item in site.holds if isinstance(item.settings.get("model"), str)
-        },
-        "trust_root": bool(site.trust_root),
-        "peer_spki": list(site.peer_spki),
-        "peers_seen": list(state["facts"].get("peers", ())) if state else None,
-        "probed": state["probed"] if state else None,
-        "grade": grade,
-        "grade_text": GRADES[grade],
-        "bound": fleet.bound(site.id),
-        "closed": fleet.cause(site.id),
-        "evidence": [
-            {"grade": item.grade, "claim": item.claim, "source": item.source, "date": item.date.isoformat(),
-             "valid_until": item.valid_until.isoformat() if item.valid_until else None}
-            for item in site.evidence
-        ],
-    }  # fmt: skip
 
 
 def _refusals(counted: Tally, clauses: Mapping[str, Clause]) -> list[dict[str, Any]]:

@@ -72,6 +72,16 @@ class Retention:
         """Give the rule that decides for a Document; None where it is kept."""
         return next((rule for rule in self.rules if _matches(rule, zones, tenant, collection, tag)), None)
 
+    def told(self, zones: Zones, *, tenant: str, tag: Tag) -> list[Rule]:
+        """Give the rules that may decide for Documents of a Tag, by their Collection; the last may hold for all."""
+        found: list[Rule] = []
+        for rule in self.rules:
+            if _matches(rule, zones, tenant, rule.collection, tag):
+                found.append(rule)
+                if not rule.collection:
+                    break
+        return found
+
     def lint(self, zones: Zones, *, tenants: Collection[str] | None = None) -> list[str]:
         """Say what is wrong with the rules, one line each; empty when they may be applied."""
         found: list[str] = []

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from residency.fleet import Fleet
+from residency.evidence import GRADES
+from residency.fleet import Fleet, Site
 from residency.receipt import stamp
 
 
@@ -113,3 +114,39 @@ def closures(
         elif state is not None and now - (probed := datetime.fromisoformat(state["probed"])) > watch.ttl:
             put({"site": site, "kind": "unprobed", "from": stamp(probed), "to": None, "cause": "no probe is recorded"})
     return sorted(found, key=lambda row: (row["from"], row["site"], row["kind"]))
+
+
+def site_facts(fleet: Fleet, now: datetime, watch: Watch) -> list[dict[str, Any]]:
+    """Give every fact of every Site, as reports print them."""
+    states = watch.states
+    return [_site(site, fleet, now, states.get(site.id)) for _, site in sorted(fleet.sites.items())]
+
+
+def _site(site: Site, fleet: Fleet, now: datetime, state: Mapping[str, Any] | None) -> dict[str, Any]:
+    grade = site.grade(now)
+    return {
+        "id": site.id,
+        "place": site.place,
+        "zone": site.zone,
+        "zones": list(site.zones_at(now)),
+        "operator": {"name": site.operator.name, "zone": site.operator.zone, "lei": site.operator.lei},
+        "parent": {"name": site.parent.name, "zone": site.parent.zone, "lei": site.parent.lei},
+        "contract": site.contract,
+        "holds": [item.kind for item in site.holds],
+        "models": {
+            item.kind: item.settings["model"] for item in site.holds if isinstance(item.settings.get("model"), str)
+        },
+        "trust_root": bool(site.trust_root),
+        "peer_spki": list(site.peer_spki),
+        "peers_seen": list(state["facts"].get("peers", ())) if state else None,
+        "probed": state["probed"] if state else None,
+        "grade": grade,
+        "grade_text": GRADES[grade],
+        "bound": fleet.bound(site.id),
+        "closed": fleet.cause(site.id),
+        "evidence": [
+            {"grade": item.grade, "claim": item.claim, "source": item.source, "date": item.date.isoformat(),
+             "valid_until": item.valid_until.isoformat() if item.valid_until else None}
+            for item in site.evidence
+        ],
+    }  # fmt: skip

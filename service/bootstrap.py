@@ -288,6 +288,7 @@ async def domicile(
                 engine,
                 archive := Archive(database),
                 watch=sightings.watch,
+                retention=lambda: retention(settings, engine.zones),
                 about=lambda _tenant: organisation(byhand.load(settings.path / "register.toml")),
                 violations=violations,
                 erasures=erasure.certificate,

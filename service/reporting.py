@@ -19,6 +19,7 @@ from residency.exhibits import CERTIFICATE
 from residency.fleet import Fleet
 from residency.ledger import Ledger
 from residency.receipt import Draft, canonical, new_id, stamp
+from residency.retention import Retention
 from residency.violations import Violations
 from residency.watch import Watch
 from residency.zones import Zones
@@ -90,6 +91,7 @@ class Reporting:
         kept: Kept,
         *,
         watch: Callable[[], Watch] = Watch,
+        retention: Callable[[], Retention] = Retention,
         violations: Violations | None = None,
         erasures: Callable[[str, str], Awaitable[dict[str, Any]]] | None = None,
         by_hand: Callable[[], Mapping[str, Any]] = dict,
@@ -102,6 +104,7 @@ class Reporting:
         self._rules = rules
         self._kept = kept
         self._watch = watch
+        self._retention = retention
         self._violations = violations
         self._erasures = erasures
         self._by_hand = by_hand
@@ -212,6 +215,7 @@ class Reporting:
             tables=self._kept.zones,
             clauses=partial(self._kept.clauses, zones=zones),
             watch=self._watch(),
+            retention=self._retention(),
         )
         if document:
             entries: Iterable[dict[str, Any]] = self._ledger.touching(head.tenant, document)

@@ -215,7 +215,7 @@ def _inventory(report: Mapping[str, Any]) -> Table:
             row["lexical"] if row["lexical"] is not None else "unknown",
             row["bytes"],
             listed([f"{key['site']} ({key['zone']})" for key in row["keys"]]) if row["keys"] else "unknown",
-            row["retention"],
+            _kept(row["retention"]),
         )
         for row in report["inventory"]
     )
@@ -224,6 +224,16 @@ def _inventory(report: Mapping[str, Any]) -> Table:
         "Vectors", "Word sets", "Bytes", "Keys at", "Kept",
     )  # fmt: skip
     return Table("inventory", "Inventory by Tag", columns, rows, "0 documents are held.")
+
+
+def _kept(rules: Any) -> str:
+    """Write the rules of retention of a Tag; what no rule names is kept until it is erased."""
+    shown = [
+        f"{rule['keep_days']} days{' in ' + rule['collection'] if 'collection' in rule else ''} ({rule['law']})"
+        for rule in rules
+    ]
+    rest = [] if rules and "collection" not in rules[-1] else ["until erased" if not rules else "else until erased"]
+    return "; ".join([*shown, *rest])
 
 
 def _facts(facts: Mapping[str, Any]) -> str:

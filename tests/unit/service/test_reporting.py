@@ -21,6 +21,7 @@ from residency.journal import Touch
 from residency.ledger import Ledger
 from residency.logkey import LogKey
 from residency.receipt import Draft
+from residency.retention import Retention
 from residency.route import Action
 from residency.tag import Tag
 from residency.watch import Watch
@@ -261,9 +262,11 @@ async def test_placement_and_times_without_a_good_probe_stand_in_every_format(bo
         probed("de-munich", "2026-11-10T08:00:00.000Z",
                unprobed={"from": "2026-11-05T08:00:00.000Z", "to": "2026-11-10T08:00:00.000Z"}),
     )  # fmt: skip
+    rules = Retention.parse(b'[[rule]]\nid = "law"\ncategory = "health"\nkeep_days = 3650\nlaw = "BGB 630f(3)"\n')
+    watch = Watch(states, entries)
     reporting = Reporting(
-        book, Held(), Rules(), Kept(), watch=lambda: Watch(states, entries), clock=lambda: NOW
-    )  # fmt: skip
+        book, Held(), Rules(), Kept(), watch=lambda: watch, retention=lambda: rules, clock=lambda: NOW
+    )
     bundle = await reporting.residency("northwind", SINCE, UNTIL)
     found = bundle["report"]
     rows = {(row["site"], row["peer"]): row for row in found["shards"]}
@@ -279,7 +282,13 @@ async def test_placement_and_times_without_a_good_probe_stand_in_every_format(bo
     assert closures["de-frankfurt", "unknown"] == ("2026-11-01", "")
     for format_ in ("html", "pdf", "csv", "xlsx"):
         text = " ".join(READERS[format_]((await render(bundle, format_)).data).replace("\u200b", "").split())
-        for wanted in ("Placement of the index" if format_ in ("html", "pdf") else "passages", "Dead", "unknown"):
+        for wanted in (
+            "Placement of the index" if format_ in ("html", "pdf") else "passages",
+            "Dead",
+            "unknown",
+            "BGB 630f(3)",
+            "until erased",
+        ):
             assert wanted in text, (format_, wanted)
 
 
