@@ -19,6 +19,7 @@ from service.portal.login import LoginPages
 from service.portal.pages import on_crash, on_error, on_http
 from service.portal.reference import reference, statics
 from service.portal.reports import ReportPages
+from service.portal.reviews import ReviewPages
 from service.portal.source import SourcePages
 from service.portal.upkeep import UpkeepPages
 from service.settings import Settings
@@ -32,7 +33,16 @@ def portal(settings: Settings) -> list[Any]:
     return [
         Router(
             "/",
-            route_handlers=[LoginPages, DocumentPages, UpkeepPages, ChatPages, SourcePages, ReportPages, reference],
+            route_handlers=[
+                LoginPages,
+                DocumentPages,
+                UpkeepPages,
+                ChatPages,
+                SourcePages,
+                ReviewPages,
+                ReportPages,
+                reference,
+            ],
             guards=[scoped, same_site],
             exception_handlers={DomicileError: on_error, HTTPException: on_http, Exception: on_crash},
             request_max_body_size=FORM_BYTES,

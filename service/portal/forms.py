@@ -37,21 +37,22 @@ def one(given: Mapping[str, Sequence[str]], name: str, default: str = "") -> str
 
 def claim_of(given: Mapping[str, Sequence[str]], name: str, media_type: str = "") -> Claim:
     """Read what the upload form says of a Document; an empty residency asks for the default of its jurisdictions."""
-    residency = _codes(given, "residency")
+    residency = codes(given, "residency")
     level = one(given, "classification", "1")
     if not level.isdigit():
         raise InvalidRequestError("the classification is no number", param="classification", hint="choose 0 to 4")
     return Claim(
         name=name,
-        jurisdictions=_codes(given, "jurisdiction"),
+        jurisdictions=codes(given, "jurisdiction"),
         collection=one(given, "collection") or "default",
         residency=residency or None,
         personal=one(given, "personal", "true") != "false",
-        categories=_codes(given, "categories"),
+        categories=codes(given, "categories"),
         classification=int(level),
         media_type=media_type,
     )
 
 
-def _codes(given: Mapping[str, Sequence[str]], name: str) -> frozenset[str]:
+def codes(given: Mapping[str, Sequence[str]], name: str) -> frozenset[str]:
+    """Give the codes of a field, which are separated by commas."""
     return frozenset(code.strip() for value in given.get(name, ()) for code in value.split(",") if code.strip())

@@ -22,7 +22,16 @@ pytestmark = pytest.mark.enable_socket
 HERE = Path(service.portal.__file__).parent
 DEPOT = "The gate of the northern depot closes at 18:30. The key hangs in the porter's lodge.\n"
 WILD = 'The depot\'s motto is <script>alert("x")</script> & <b>nothing else</b>, said the porter of the depot.\n'
-PAGES = ["/sign-in", "/sign-in?token=x", "/documents", "/portal/documents", "/ask", "/reports", "/api/swagger"]
+PAGES = [
+    "/sign-in",
+    "/sign-in?token=x",
+    "/documents",
+    "/portal/documents",
+    "/ask",
+    "/reports",
+    "/reviews",
+    "/api/swagger",
+]
 STRICT = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; font-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
