@@ -23,7 +23,7 @@ from residency.seal import bind, lp, u32
 
 LEVELS: Final = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
 """The weights that are stored: enough for ranking, too few to fingerprint a passage by."""
-AVERAGE: Final = 150.0
+AVERAGE: Final = 250.0
 """Words of an average passage where a collection has no figure of its own; too high costs less than too low."""
 K1: Final = 1.2
 B: Final = 0.75
