@@ -17,7 +17,7 @@ from residency.ledger import Ledger
 from residency.ports import Generator
 from residency.route import Action, Route
 from residency.tag import Tag
-from service.grounding import THRESHOLD, Citation, abstention, confidence, enough, extractive, supported
+from service.grounding import Citation, abstention, confidence, enough, extractive, supported
 from service.prompting import prompt
 from service.questions import blank
 from service.searching import Findings, Opened, Search, Searching, question_tag
@@ -85,7 +85,7 @@ class Answering:
         self._engine = engine
         self._ledger = ledger
         self._generators = generators
-        self.threshold = threshold or THRESHOLD
+        self._threshold = threshold
         self._sentences = sentences
         self._passages = passages
 
@@ -113,7 +113,7 @@ class Answering:
         text, answered_by = "", "extractive"
         citations: list[Citation] = []
         fallback: str | None = None
-        if enough(findings.passages, self.threshold):
+        if enough(findings.passages, self._threshold or findings.calibration.threshold):
             with recording() as touches:
                 try:
                     text, citations, fallback = await self._generated(principal, question, findings)
@@ -143,7 +143,7 @@ class Answering:
             text=text,
             abstained=abstained,
             reason=NO_SUPPORT if abstained else None,
-            confidence=confidence(findings.passages, self.threshold),
+            confidence=confidence(findings.passages, findings.calibration),
             citations=tuple(citations),
             answered_by=answered_by,
             fallback=fallback,

@@ -80,9 +80,12 @@ async def domicile(
     from residency.violations import Violations
     from service import byhand
     from service.answering import Answering
+    from service.calibration import Calibrations
     from service.catalogue import Catalogue
     from service.custody import Custody
     from service.filing import Filing
+    from service.fusion import learned_weights
+    from service.leaving import LeavingOut
     from service.limits import Limits
     from service.reconciling import Reconciling
     from service.repeats import Repeats
@@ -233,6 +236,7 @@ async def domicile(
         woken.append(worker)
         if alone:
             await intake.sweep(0.0)  # bodies that an earlier process did not finish; nobody will
+        calibrations = Calibrations(database)
         searching = Searching(
             engine=engine,
             documents=documents,
@@ -242,6 +246,8 @@ async def domicile(
             embedders=outlets.embedders,
             deadline=settings.answers.deadline_s,
             longest=settings.limits.question_chars,
+            calibrations=calibrations,
+            weights=learned_weights(fleet),
         )
         answering = Answering(
             searching=searching,
@@ -282,6 +288,7 @@ async def domicile(
             holds=holds,
             searching=searching,
             answering=answering,
+            leaving=LeavingOut(searching=searching, catalogue=catalogue, calibrations=calibrations, database=database),
             reporting=Reporting(
                 ledger,
                 documents,

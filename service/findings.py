@@ -7,6 +7,7 @@ from residency.decision import Refusal
 from residency.journal import Touch
 from residency.searchkeys import SearchKeys
 from residency.tag import Tag
+from service.calibration import GENERAL, Calibration
 
 DEFAULT = "default"
 """The Collection that is meant where none is named."""
@@ -70,6 +71,10 @@ class Findings:
     timings: dict[str, float] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
     """What of the question had no full effect, such as `query beyond 256 tokens`."""
+    calibration: Calibration = GENERAL
+    """What support means here: of the collection, the model and the question's language."""
+    model: str = ""
+    """Digest of the model that embedded the question."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,19 +7,27 @@ on how well the model knows the language. Rank fusion (RRF) lets a weak ranking 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
 
+import msgspec
+
+from residency.fleet import Fleet
 from residency.lexicon import QuestionTokens
 from residency.ports import Found, Hit
+from service.errors import SettingsError
 
 SHIPPED: Final[dict[str, dict[str, float]]] = {
     "sha256:04b1622bdf2efd1182cf06be234900d203a263b6617ef5cc7919ce719d64fee1": {  # the bundled all-MiniLM-L6-v2
-        "en": 0.5, "de": 0.3, "el": 0.3, "es": 0.3, "fr": 0.3, "ro": 0.3,
+        "en": 0.5, "de": 0.3, "el": 0.2, "es": 0.3, "fr": 0.3, "ro": 0.3,
     },
 }  # fmt: skip
 """Weight of the dense leg by the digest of the model's manifest and ISO 639-1 code, as learned on questions of each."""
 UNKNOWN: Final = 0.2
 """Weight where nobody measured: the curve is flat from .1 to .4 and falls off a cliff above .5, so less is safer."""
+KNOWN: Final = 0.3
+"""Weight from which a model counts as knowing a language."""
+UNKNOWN_TRUST: Final = 0.25
+"""Of a cosine that counts towards support in a language that the model does not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +51,36 @@ def dense_weight(learned: Mapping[str, float], question: str, passages: Iterable
     return min(learned.get(question, UNKNOWN), best)
 
 
+def trust(learned: Mapping[str, float], question: str, passages: Iterable[str]) -> float:
+    """Give what a cosine counts towards support: all of it where the model knows the language, little elsewhere.
+
+    A model that cannot read a language gives high cosines to whatever is written in it. Where the question's language
+    cannot be told, that of the passages rules.
+    """
+    languages = [*passages] if question == "und" else [question]
+    known = max((learned.get(language, UNKNOWN) for language in languages), default=UNKNOWN)
+    return 1.0 if known >= KNOWN else UNKNOWN_TRUST
+
+
+def learned_weights(fleet: Fleet) -> dict[str, dict[str, float]]:
+    """Give the weights of every model: what ships, and what holdings say beside their digests.
+
+    Raises `SettingsError` for what is no weight.
+    """
+    found = dict(SHIPPED)
+    for site in fleet.holding("embedder"):
+        own = site.holding("embedder")
+        if own is None or "weights" not in own.settings:
+            continue
+        try:
+            weights = msgspec.convert(own.settings["weights"], dict[str, Annotated[float, msgspec.Meta(ge=0, le=1)]])
+        except msgspec.ValidationError as error:
+            hint = "weights = { en = 0.5 }: a number from 0 to 1 for each language"
+            raise SettingsError(f"weights of the embedder at {site.id}: {error}", hint=hint) from error
+        found[str(own.settings.get("digest", ""))] = weights
+    return found
+
+
 def learn(quality: Mapping[float, float], near: float = 0.002) -> float:
     """Give the weight to keep from what a development set scored by weight (such as nDCG@10): the least that is near.
 
@@ -52,10 +90,13 @@ def learn(quality: Mapping[float, float], near: float = 0.002) -> float:
     return min(weight for weight, scored in quality.items() if scored >= best - near)
 
 
-def fuse(founds: Sequence[Found], tokens: Sequence[QuestionTokens], *, dense_weight: float) -> list[Scored]:
+def fuse(
+    founds: Sequence[Found], tokens: Sequence[QuestionTokens], *, dense_weight: float, trust: float = 1.0
+) -> list[Scored]:
     """Join what the shards found, best first; ties are broken by point id, so the order is stable.
 
-    `tokens[i]` are the blind question tokens that `founds[i]` was asked with.
+    `tokens[i]` are the blind question tokens that `founds[i]` was asked with; `trust` is what a cosine counts towards
+    support.
     """
     joined: list[tuple[int, Hit, float]] = []
     for source, (found, asked) in enumerate(zip(founds, tokens, strict=True)):
@@ -69,5 +110,5 @@ def fuse(founds: Sequence[Found], tokens: Sequence[QuestionTokens], *, dense_wei
         score = (dense_weight * dense / best_dense if best_dense > 0 else 0.0) + (
             (1 - dense_weight) * words / best_words if best_words > 0 else 0.0
         )
-        scored.append(Scored(source, hit, score, dense + words))
+        scored.append(Scored(source, hit, score, trust * dense + words))
     return sorted(scored, key=lambda item: (-item.score, item.hit.id))

@@ -10,15 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ingestion.splitter import sentences
+from service.calibration import Calibration
 from service.harmless import addressed, harmless
 from service.searching import Opened
 
-THRESHOLD = 0.80
-"""Support that an Answer needs: cosine plus share of the question's IDF mass.
-
-Chosen on examples/questions.toml so that some 4 % of questions are answered from other documents when the one that
-answers is masked; docs/performance.md has the table.
-"""
 MINIMUM = 12
 """Shortest sentence, in code points, that can stand as a quote of its own."""
 PRONOUNS = frozenset(
@@ -90,12 +85,9 @@ def enough(passages: Sequence[Opened], threshold: float) -> bool:
     return bool(passages) and max(passage.support for passage in passages) >= threshold
 
 
-def confidence(passages: Sequence[Opened], threshold: float) -> float:
-    """Map support onto 0..1 with 0.5 at the threshold; from Passages the asker may see and nothing else."""
-    if not passages:
-        return 0.0
-    best = max(passage.support for passage in passages)
-    return round(min(0.99, max(0.01, 0.5 + (best - threshold) / 1.6)), 2)
+def confidence(passages: Sequence[Opened], calibration: Calibration) -> float:
+    """Give the chance, 0..1, that the best Passage answers; from Passages the asker may see and nothing else."""
+    return calibration.confidence(max(passage.support for passage in passages)) if passages else 0.0
 
 
 def pick(passages: Sequence[Opened], *, limit: int) -> list[Quote]:

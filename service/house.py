@@ -24,6 +24,7 @@ from service.catalogue import Catalogue
 from service.custody import Custody
 from service.errors import InvalidRequestError
 from service.filing import Filing
+from service.leaving import LeavingOut
 from service.limits import Limits
 from service.probing import Probing
 from service.reconciling import Reconciling
@@ -58,6 +59,7 @@ class House:
     holds: Holds
     searching: Searching
     answering: Answering
+    leaving: LeavingOut
     reporting: Reporting
     violations: Violations
     reconciling: Reconciling

@@ -23,9 +23,10 @@ from residency.ports import Embedder, PointFilter, Shard, ShardQuery, Vectors
 from residency.route import Action
 from residency.searchkeys import SearchKeys
 from residency.tag import Tag
+from service.calibration import Calibrations, choose
 from service.drafting import Drafting
 from service.findings import DEFAULT, Findings, Opened, Results, Search
-from service.fusion import SHIPPED, dense_weight, fuse
+from service.fusion import SHIPPED, dense_weight, fuse, trust
 from service.groups import Asked, Group, pass_for, reach, rule
 from service.opening import OVERFETCH, Opening
 from service.questions import LONGEST, fitting, readable
@@ -50,6 +51,8 @@ class Searching:
         embedders: Mapping[str, Embedder],
         deadline: float,
         longest: int = LONGEST,
+        calibrations: Calibrations | None = None,
+        weights: Mapping[str, Mapping[str, float]] = SHIPPED,
     ) -> None:
         self.drafting = Drafting(engine, ledger)
         self._engine = engine
@@ -60,6 +63,8 @@ class Searching:
         self._embedders = embedders
         self._deadline = deadline
         self._longest = longest
+        self._calibrations = calibrations or Calibrations(documents.database)
+        self._weights = weights
         self._opening = Opening(engine, documents, keyring, deadline)
 
     async def search(self, principal: Principal, ask: Search) -> Results | tuple[Refusal, str]:
@@ -147,10 +152,15 @@ class Searching:
         timings["shards"] = time.perf_counter() - mark - timings["embed"]
         # (5) join
         mark = time.perf_counter()
-        weight = ask.dense_weight
-        if weight is None:
-            weight = dense_weight(SHIPPED.get(embedder.digest, {}), language, spoken)
-        ranked = fuse([each.found for each in found], [each.tokens for each in found], dense_weight=weight)
+        learned = self._weights.get(embedder.digest, {})
+        ranked = fuse(
+            [each.found for each in found],
+            [each.tokens for each in found],
+            dense_weight=dense_weight(learned, language, spoken) if ask.dense_weight is None else ask.dense_weight,
+            trust=trust(learned, language, spoken),
+        )
+        passages_within = sum(each.passages for group in ruled.groups for each in group.classes)
+        maps = await self._calibrations.of(collection)
         timings["join"] = time.perf_counter() - mark
         # (6) check the winners against their rows, and open them
         mark = time.perf_counter()
@@ -167,6 +177,8 @@ class Searching:
             language,
             timings,
             ignored,
+            choose(maps, embedder.digest, language, passages=passages_within),
+            embedder.digest,
         )
 
     async def _held(self, principal: Principal, name: str) -> tuple[str, list[ClassCount]]:

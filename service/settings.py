@@ -95,7 +95,7 @@ class Answers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     deadline_s: float = 10.0
     """Seconds that all shards together have for one question."""
     threshold: float = 0.0
-    """Support below which a question is answered by an abstention; 0: the model's shipped value."""
+    """Support below which a question is answered by an abstention; 0: as calibrated, or as shipped."""
     sentences: int = 3
     """Most quotes in an extractive Answer."""
     passages: int = 5

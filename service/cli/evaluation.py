@@ -9,9 +9,12 @@ import rich_click as click
 from rich.progress import Progress
 from rich.table import Table
 
+from residency.decision import Principal
+from service.calibration import FEWEST
 from service.cli.common import home_option, in_house, json_option, operator, people, show, tenant_option
 from service.evaluation import Row, ask, load, summary
 from service.house import House
+from service.leaving import Calibrated
 from service.rendering.bars import bars
 from service.settings import Settings
 
@@ -23,13 +26,30 @@ PLAIN = ("questions", "answerable", "unanswerable", "beyond_reach")
 @home_option
 @tenant_option
 @json_option
-@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--collection", default="default", show_default=True, help="Which set of documents is asked.")
+@click.option("--calibrate", is_flag=True, help="First set confidence and threshold by leaving Documents out.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Results; default: <home>/eval.")
 def evaluate(
-    settings: Settings, tenant: str, as_json: bool, files: tuple[Path, ...], collection: str, out: Path | None
+    settings: Settings,
+    tenant: str,
+    as_json: bool,
+    files: tuple[Path, ...],
+    collection: str,
+    calibrate: bool,
+    out: Path | None,
 ) -> None:
     """Judge search and answers by files of questions (JSON lines, or TOML); compare with the last run of these."""
+    if calibrate:
+        set_ = in_house(settings, lambda house: _calibrate(house, operator(settings, tenant), collection))
+        if as_json and not files:
+            show({"maps": set_.maps, "pairs": set_.pairs})
+        elif not as_json:
+            _maps(set_)
+    if not files:
+        if not calibrate:
+            raise click.UsageError("give a file of questions, or --calibrate")
+        return
     cases = [case for file in files for case in load(file)]
     name = "+".join(file.stem for file in files)[:100]
 
@@ -66,6 +86,28 @@ def evaluate(
         return
     _table(found, before)
     people.print(f"[dim]written: {folder / name}.json, .svg[/]")
+
+
+async def _calibrate(house: House, principal: Principal, collection: str) -> Calibrated:
+    await house.welcome(principal.tenant)
+    with Progress(console=people, disable=not people.is_terminal, transient=True) as progress:
+        task = progress.add_task("leaving out", total=None)
+        return await house.leaving.calibrate(principal, collection, told=lambda: progress.advance(task))
+
+
+def _maps(found: Calibrated) -> None:
+    table = Table(box=None, pad_edge=False)
+    for column in ("language", "slope", "intercept", "threshold", "error", "answered", "falsely", "pairs", "date"):
+        table.add_column(column, justify="left" if column == "language" else "right")
+    for language, each in sorted(found.maps.items()):
+        day = datetime.fromtimestamp(each.made, UTC).date().isoformat()
+        numbers = (each.slope, each.intercept, each.threshold, each.error, each.answered, each.falsely)
+        table.add_row(language or "all", *(f"{number:.3f}" for number in numbers), str(each.pairs), day)
+    people.print(table)
+    few = {language: count for language, count in found.pairs.items() if language not in found.maps}
+    if few or not found.maps:
+        said = ", ".join(f"{language} {count}" for language, count in sorted(few.items())) or "none"
+        people.print(f"[dim]fewer than {FEWEST} pairs, so the map of all languages or the shipped one holds: {said}[/]")
 
 
 def _last(path: Path) -> dict[str, dict[str, Any]] | None:

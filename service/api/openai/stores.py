@@ -203,8 +203,8 @@ class StoresController(Controller):
         outcome = await attended(request, house.searching.search(principal, ask), house.settings.limits.question_s)
         if not isinstance(outcome, Results):
             return refused(request, *outcome)
-        findings, threshold = outcome.findings, house.answering.threshold
-        scored = [(confidence([passage], threshold), passage) for passage in findings.passages]
+        findings = outcome.findings
+        scored = [(confidence([passage], findings.calibration), passage) for passage in findings.passages]
         kept = [(score, passage) for score, passage in scored if score >= ranking.score_threshold]
         ids = {passage.document_id for _, passage in kept}
         cites(request, ids)

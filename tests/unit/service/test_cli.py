@@ -17,6 +17,7 @@ from unittest import mock
 import pytest
 
 from residency.egress import watching
+from residency.outlets.models import BUNDLED_DIGEST
 from service.cli import VERBS, main
 from service.errors import HomeError
 from service.home import origin_of
@@ -473,3 +474,21 @@ def test_an_evaluation_prints_figures_keeps_them_and_compares(home: Path, tmp_pa
     done = run("eval", str(file), "--out", str(tmp_path / "out"), home=home)
     assert "wrong_refusals" in done.stderr
     assert "change against the last run" in done.stderr
+
+
+def test_calibrating_asks_the_collections_own_sentences_and_a_kept_threshold_acts(home: Path) -> None:
+    found = told("eval", "--calibrate", home=home)
+    assert set(found) == {"maps", "pairs"}
+    assert found["maps"] == {}  # a home of a few short files has fewer than 50 pairs
+    with contextlib.closing(sqlite3.connect(home / "domicile.sqlite")) as database:
+        [[collection]] = database.execute("SELECT DISTINCT collection_id FROM document WHERE state = 'live'").fetchall()
+        values = (collection, "", BUNDLED_DIGEST, 6.0, -50.0, 9.0, 0.0, 0.0, 0.0, 60, 1, 0.0)
+        database.execute("INSERT INTO calibration VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+        database.commit()
+    answer = told("ask", "When does the swift come back?", home=home)
+    assert (answer["abstained"], answer["reason"], answer["confidence"]) == (True, "no_support", 0.01)
+    with contextlib.closing(sqlite3.connect(home / "domicile.sqlite")) as database:
+        database.execute("DELETE FROM calibration")
+        database.commit()
+    assert not told("ask", "When does the swift come back?", home=home)["abstained"]
+    run("eval", home=home, code=2)

@@ -3,13 +3,13 @@
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from residency.lexicon import Lexicon
 from residency.tag import Tag
 from service.api.answers import pieces
+from service.calibration import GENERAL
 from service.grounding import (
     NOT_FOUND,
     Citation,
@@ -183,21 +183,18 @@ def test_quotes_of_one_document_come_in_reading_order() -> None:
     assert [each.start for each in quotes] == sorted(each.start for each in quotes)
 
 
-@pytest.mark.parametrize("threshold", [0.3, 0.65, 1.2])
-def test_confidence_is_a_half_at_the_threshold_and_says_the_same_as_enough(threshold: float) -> None:
-    at = [opened("x", support=threshold)]
-    assert confidence(at, threshold) == 0.5
-    assert enough(at, threshold)
-    below, above = [opened("x", support=threshold - 0.1)], [opened("x", support=threshold + 0.1)]
-    assert not enough(below, threshold)
-    assert confidence(below, threshold) < 0.5 < confidence(above, threshold)
-    assert confidence([], threshold) == 0.0
-    assert not enough([], threshold)
+def test_what_supports_an_answer_is_the_best_passage_and_the_threshold_always_acts() -> None:
+    weak, strong = opened("x", support=0.6), opened("x", support=1.3)
+    assert enough([weak, strong], 1.3)
+    assert not enough([weak], 0.61)
+    assert not enough([], 0.0)
+    assert confidence([weak, strong], GENERAL) == GENERAL.confidence(1.3) > confidence([weak], GENERAL)
+    assert confidence([], GENERAL) == 0.0
 
 
 @given(st.floats(-5, 5))
 def test_confidence_stays_between_nothing_and_one(support: float) -> None:
-    assert 0 < confidence([opened("x", support=support)], 0.65) < 1
+    assert 0 < confidence([opened("x", support=support)], GENERAL) < 1
 
 
 def test_an_abstention_speaks_the_questions_language_and_english_otherwise() -> None:
