@@ -99,9 +99,16 @@ SHIPPED: Final[Mapping[str, Mapping[str, Calibration]]] = {
 """By the digest of the model's manifest and ISO 639-1 code, from the development sets (docs/quality.md)."""
 
 
-def shipped(model: str, language: str) -> Calibration:
-    """Give the map that ships for a model and a language."""
-    return SHIPPED.get(model, {}).get(language, GENERAL)
+SMALL: Final = 50
+"""Passages below which IDF tells rare words from common ones badly, so that whatever is found has little support."""
+SMALLER: Final = 0.25
+"""What the shipped threshold gives way in so small a collection."""
+
+
+def shipped(model: str, language: str, passages: int) -> Calibration:
+    """Give the map that ships for a model and a language, for a search among so many Passages."""
+    found = SHIPPED.get(model, {}).get(language, GENERAL)
+    return found if passages >= SMALL else _at(found.threshold - SMALLER)
 
 
 def _chance(value: float) -> float:
@@ -215,6 +222,6 @@ class Calibrations:
         self._read.pop(collection, None)
 
 
-def choose(known: Mapping[tuple[str, str], Calibration], model: str, language: str) -> Calibration:
+def choose(known: Mapping[tuple[str, str], Calibration], model: str, language: str, *, passages: int) -> Calibration:
     """Give the collection's map for the question's language, else for all of its languages, else the shipped one."""
-    return known.get((model, language)) or known.get((model, "")) or shipped(model, language)
+    return known.get((model, language)) or known.get((model, "")) or shipped(model, language, passages)

@@ -68,9 +68,10 @@ def test_a_map_is_kept_for_its_collection_model_and_language_and_replaced_by_a_n
     kept.keep("c1", "sha256:m", "de", newer)
     kept.keep("c1", "sha256:m", "", older)
     known = Calibrations(database).known("c1")
-    assert choose(known, "sha256:m", "de") == newer
-    assert choose(known, "sha256:m", "fr") == older
-    assert choose(known, "sha256:other", "de") == GENERAL
+    assert choose(known, "sha256:m", "de", passages=9) == newer
+    assert choose(known, "sha256:m", "fr", passages=9) == older
+    assert choose(known, "sha256:other", "de", passages=99) == GENERAL
+    assert choose(known, "sha256:other", "de", passages=9).threshold < GENERAL.threshold
     assert kept.known("c2") == {}
     database.engine.dispose()
 
