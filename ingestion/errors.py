@@ -13,6 +13,7 @@ DomicileError
     ├── TagError          a declaration that makes no Tag
     ├── RulingError       what a reviewer may not decide
     ├── LeaseLostError    another worker has the Document now; drop the work
+    ├── BackupError       an archive that cannot be written, or must not be believed
     └── ErasureError      an erasure that could not be completed; it stays `erasing`
 """
 
@@ -114,3 +115,9 @@ class ErasureError(IngestionError):
     """An erasure that is not complete; the Document stays `erasing` and is tried again."""
 
     code = "erasure_incomplete"
+
+
+class BackupError(IngestionError):
+    """An archive that cannot be written, or must not be believed; nothing was written into the house."""
+
+    code = "backup_refused"

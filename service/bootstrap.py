@@ -63,6 +63,7 @@ async def domicile(
 
     Raises `HomeError`, `PolicyError`, `ZoneError`, `SiteError` when it cannot stand.
     """
+    from ingestion.backup import Backup
     from ingestion.documents import Documents
     from ingestion.drift import Drift
     from ingestion.erasure import Erasure
@@ -72,6 +73,7 @@ async def domicile(
     from ingestion.leases import Leases
     from ingestion.pipeline import Pipeline
     from ingestion.promises import Promises
+    from ingestion.restore import Restore
     from ingestion.reviewing import Reviewing
     from ingestion.stores import Stores
     from ingestion.worker import Worker
@@ -286,6 +288,12 @@ async def domicile(
             erasure=erasure,
             forgetting=forgetting,
             holds=holds,
+            backup=Backup(
+                database=database, engine=engine, ledger=ledger, shards=outlets.shards, vaults=outlets.vaults
+            ),
+            restore=Restore(
+                engine=engine, ledger=ledger, erasure=erasure, shards=outlets.shards, vaults=outlets.vaults
+            ),
             searching=searching,
             answering=answering,
             leaving=LeavingOut(searching=searching, catalogue=catalogue, calibrations=calibrations, database=database),

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
+from ingestion.backup import Backup
 from ingestion.documents import Documents
 from ingestion.drift import Drift
 from ingestion.erasure import Erasure
@@ -10,6 +11,7 @@ from ingestion.forgetting import Forgetting
 from ingestion.holds import Holds
 from ingestion.intake import Intake
 from ingestion.moving import Moving
+from ingestion.restore import Restore
 from ingestion.reviewing import Reviewing
 from ingestion.worker import Worker
 from residency.database import Database
@@ -57,6 +59,8 @@ class House:
     erasure: Erasure
     forgetting: Forgetting
     holds: Holds
+    backup: Backup
+    restore: Restore
     searching: Searching
     answering: Answering
     leaving: LeavingOut

@@ -32,6 +32,8 @@ VERBS = {
     "erase": ("service.cli.erasing", "Forget a document, a collection or everything, with certificates."),
     "hold": ("service.cli.erasing", "Keep documents from being erased: place, list, lift."),
     "retention": ("service.cli.erasing", "See what the rules of retention no longer keep."),
+    "backup": ("service.cli.backup", "Write what lies in a zone to one signed file."),
+    "restore": ("service.cli.backup", "Bring a backup back."),
     "report": ("service.cli.evidence", "Make a report from the ledger."),
     "receipt": ("service.cli.evidence", "Save a receipt for checking it elsewhere."),
     "verify": ("service.cli.evidence", "Check receipts, proofs, reports and certificates offline."),

@@ -18,6 +18,7 @@ from service.problems import STATUS, of_error, of_refusal, problem
 INSIDE = {
     "route_invalid",
     "sealed_damaged",
+    "backup_refused",
     "model_refused",
     "lease_lost",
     "erasure_incomplete",
