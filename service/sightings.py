@@ -8,6 +8,7 @@ tenant and for each that has documents there: nothing went to a wrong place, but
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -15,6 +16,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from residency.database import Database, metadata
+from residency.errors import ViolationError
 from residency.evidence import GRADES
 from residency.fleet import Fleet, Site
 from residency.ledger import Ledger
@@ -86,8 +88,7 @@ class Sightings:
     def keep(self, looks: Sequence[Look]) -> None:
         """Write down states, what changed, times in which nobody looked, and incidents; the first to see it does."""
         for look in looks:
-            before = self._written(look)
-            self._incident(look, before)
+            self._incident(look, self._written(look))
 
     def watch(self) -> Watch:
         """Give what is kept of all probes, for reports."""
@@ -96,14 +97,22 @@ class Sightings:
         entries = tuple(self._ledger.entries(self._steward, EVER, self._clock() + self._ttl, kinds=["probe"]))
         return Watch(told, entries, self._ttl)
 
-    def _written(self, look: Look) -> Any:
-        """Write a state down, and what is new of it into the Ledger, in one commit; give the state before, or None."""
+    def _written(self, look: Look) -> datetime:
+        """Write a state down, and what is new of it into the Ledger, in one commit; give when this state began.
+
+        A closed Site's began when it was last seen well, the same for every process that finds it closed.
+        """
         now, c = self._clock(), site_state.c
-        state, facts = ("closed" if look.cause else "open"), canonical(look.facts).decode()
-        values = {"state": state, "cause": look.cause, "remedy": look.remedy, "probed": stamp(now), "facts": facts}
+        state = "closed" if look.cause else "open"
+        values = {"state": state, "cause": look.cause, "remedy": look.remedy, "probed": stamp(now)}
         with self._database.transaction() as connection:
             known = connection.execute(sa.select(site_state).where(c.site == look.site).with_for_update()).first()
             same = known is not None and (known.state, known.cause) == (state, look.cause)
+            begin = stamp(now)
+            if known is not None and state == "closed":
+                begin = json.loads(known.facts).get("begin", known.since) if same else begin
+                begin = known.probed if known.state == "open" else begin
+            values["facts"] = canonical({**look.facts, "begin": begin}).decode()
             if known is None:
                 connection.execute(site_state.insert(), values | {"site": look.site, "since": stamp(now)})
             else:
@@ -118,23 +127,21 @@ class Sightings:
                 gap = {"unprobed": {"from": known.probed, "to": stamp(now)}} if known is not None and unseen else {}
                 draft = Draft("probe", self._steward, ACTIVITY, facts=shown | before | gap)
                 self._ledger.append(draft, connection)
-        return known
+        return datetime.fromisoformat(begin)
 
-    def _incident(self, look: Look, before: Any) -> None:
-        standing = self._violations.standing(CATEGORY, look.site)
-        for known in standing:
+    def _incident(self, look: Look, begin: datetime) -> None:
+        """Resolve what does not hold any more, and file what does; another process may do the same just now."""
+        for known in self._violations.standing(CATEGORY, look.site):
             if known.evidence.get("cause") != look.cause:
                 done = "closed for another cause since then" if look.cause else "a probe found it well again"
-                self._violations.gone(known.tenant, CATEGORY, look.site, remediation=done)
-        if not look.cause:
-            return
-        well = before is not None and before.state == "open"
-        begin = datetime.fromisoformat(before.probed) if well else None
-        for tenant in sorted({self._steward, *self._holders(look.site)}):
-            self._violations.found(
-                tenant, CATEGORY, look.site, evidence={"site": look.site, "cause": look.cause}, begin=begin,
-                remediation=look.remedy,
-            )  # fmt: skip
+                with suppress(ViolationError):  # another process resolved it
+                    self._violations.resolve(known.tenant, known.id, by="service", remediation=done)
+        evidence = {"site": look.site, "cause": look.cause}
+        for tenant in sorted({self._steward, *self._holders(look.site)}) if look.cause else ():
+            with suppress(sa.exc.IntegrityError):  # another process filed it
+                self._violations.found(
+                    tenant, CATEGORY, look.site, evidence=evidence, begin=begin, remediation=look.remedy
+                )
 
 
 def states(database: Database) -> dict[str, Any]:
@@ -203,7 +210,7 @@ def of_shard(told: Mapping[str, Any]) -> dict[str, Any]:
 
 def lasting(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Keep of a probe's facts what does not change with every point."""
-    found = dict(facts)
+    found = {name: value for name, value in facts.items() if name != "begin"}
     if "shard" in found:
         shard = found["shard"] = {name: value for name, value in found["shard"].items() if name not in _MOVING}
         if "placement" in shard:
