@@ -52,6 +52,8 @@ imports: $(STAMP)  ## Hold the import contracts
 
 bench: $(STAMP)  ## Ratios against llama-index and bare costs (BENCH_PASSAGES=file.jsonl)
 	$(BIN)/python -m bench.run
+	$(BIN)/python -m bench.concurrent
+	$(BIN)/python -m bench.large
 
 openapi: $(STAMP)  ## Write openapi.json anew
 	$(BIN)/python -m service.openapi > openapi.json

@@ -10,7 +10,7 @@ does not answer is `KeyringError`. Nothing falls back to plaintext.
 import asyncio
 import hmac
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal
 
 import sqlalchemy as sa
@@ -66,6 +66,8 @@ class Keyring:
         self._open: dict[bytes, _Held] = {}
         self._searching: dict[tuple[str, str, str], tuple[SearchKeys, tuple[bytes, ...], float]] = {}
         self._spare: dict[bytes, int] = {}
+        self.forgetting: list[Callable[[], None]] = []
+        """Called whenever every open key is forgotten."""
 
     # --- keys of documents and conversations ------------------------------------------------------------------------
 
@@ -178,10 +180,12 @@ class Keyring:
         return gone
 
     def empty(self) -> None:
-        """Forget every open key of this process."""
+        """Forget every open key of this process, and what others keep as long as keys stand."""
         for dek_id in list(self._open):
             self._forget(dek_id)
         self._searching.clear()
+        for forget in self.forgetting:
+            forget()
 
     # --- keys of search ---------------------------------------------------------------------------------------------
 

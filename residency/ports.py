@@ -150,6 +150,10 @@ class Embedder(Protocol):
         """Count tokens as the model does, special ones included; local and pure."""
         ...
 
+    def forget(self) -> None:
+        """Forget the vectors of questions asked until now, if any are kept."""
+        ...
+
     async def aclose(self) -> None:
         """Release what is held."""
         ...

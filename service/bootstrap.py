@@ -131,6 +131,7 @@ async def domicile(
         # (5) keyring, Ledger
         horizon = timedelta(days=settings.keys.horizon_days)
         keyring = Keyring(database, outlets.keys, mac_key=secret, horizon=horizon.total_seconds())
+        keyring.forgetting += [embedder.forget for embedder in outlets.embedders.values()]
         ledger = Ledger(
             database,
             logkey.LogKey.load_or_create(settings.path / "keys" / "ledger.key"),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from residency.egress import Tripwire
-from residency.errors import KeyringError, SiteError
+from residency.errors import KeyringError, ModelError, SiteError
 from residency.fleet import Fleet, Holding, Site
 from residency.ports import Embedder, Generator, KeyProvider, Shard, Vault
 from service.home import fleet_file
@@ -230,16 +230,21 @@ def _embedders(settings: Settings, fleet: Fleet) -> dict[str, Embedder]:
 
 
 def _open_model(settings: Settings, model: "VerifiedModel", site: str) -> "RunnerEmbedder":
-    device = settings.models.device
+    device, precision = settings.models.device, settings.models.precision
     if device in {"cuda", "torch-cpu"} or (device == "auto" and Path("/dev/nvidia0").exists()):
         from residency.outlets.embedders.torch_embedder import TorchEmbedder
 
+        if precision != "fp32":
+            raise ModelError(
+                "8 bits are for ONNX Runtime on a CPU", hint='set models.device = "cpu", or precision = "fp32"'
+            )
         return TorchEmbedder(model, site=site, device={"torch-cpu": "cpu", "cuda": "cuda"}.get(device, "auto"))
     from residency.outlets.embedders.onnx_embedder import OnnxEmbedder
     from residency.outlets.embedders.onnx_export import export
 
-    folder = settings.path / "models" / model.digest.removeprefix("sha256:")[:16]
-    return OnnxEmbedder(model, export(model, folder), site=site, threads=settings.models.threads)
+    name = model.digest.removeprefix("sha256:")[:16] + ("" if precision == "fp32" else f"-{precision}")
+    path = export(model, settings.path / "models" / name, precision)
+    return OnnxEmbedder(model, path, site=site, threads=settings.models.threads, precision=precision)
 
 
 def scheme(site: Site, kind: str) -> str:

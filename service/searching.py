@@ -15,7 +15,7 @@ from ingestion.documents import ClassCount, Documents
 from ingestion.errors import NotFoundError
 from residency.decision import Ask, Principal, Refusal
 from residency.engine import Engine
-from residency.errors import SiteError
+from residency.errors import ModelError, SiteError
 from residency.journal import Touch, recording
 from residency.keyring import Keyring
 from residency.ledger import Ledger
@@ -96,7 +96,7 @@ class Searching:
         begun = time.perf_counter()
         timings: dict[str, float] = {}
         # (1) distinct Tags of the collection, and the question's own
-        collection, held = await self._held(principal, ask.collection)
+        collection, model, held = await self._held(principal, ask.collection)
         timings["rows"] = time.perf_counter() - begun
         mark = time.perf_counter()
         asked = question_tag(self._engine, principal)
@@ -106,6 +106,12 @@ class Searching:
         permits = [permit for permit in permits if permit.route.site in self._embedders]
         if not permits:
             return refusals[0] if refusals else _nowhere(principal, asked, ask.activity)
+        if model and not any(self._embedders[permit.route.site].digest == model for permit in permits):
+            raise ModelError(
+                "the collection holds vectors of another model, or of another precision",
+                hint="start with the model that it was filled with, or put its documents in anew",
+            )
+        permits = [permit for permit in permits if model in ("", self._embedders[permit.route.site].digest)]
         ruled = rule(self._engine, principal, asked, held, ask.activity)
         timings["decide"] = time.perf_counter() - mark
         if held and not ruled.groups and ruled.refusals:
@@ -152,7 +158,7 @@ class Searching:
         timings["shards"] = time.perf_counter() - mark - timings["embed"]
         # (5) join
         mark = time.perf_counter()
-        learned = self._weights.get(embedder.digest, {})
+        learned = self._weights.get(embedder.digest.partition("+")[0], {})
         ranked = fuse(
             [each.found for each in found],
             [each.tokens for each in found],
@@ -181,16 +187,17 @@ class Searching:
             embedder.digest,
         )
 
-    async def _held(self, principal: Principal, name: str) -> tuple[str, list[ClassCount]]:
+    async def _held(self, principal: Principal, name: str) -> tuple[str, str, list[ClassCount]]:
+        """Give a Collection's id, the digest of the model that it holds vectors of, and what lies in it."""
         database, tenant, groups = self._documents.database, principal.tenant, principal.groups
         collection, counts = await database.look(self._documents.held, tenant, name, groups)
         if collection is None:
             if name == DEFAULT:  # every tenant has it, from its first document on
-                return "", []
+                return "", "", []
             raise NotFoundError("there is no such collection", hint="see GET /v1/models, or leave `collection` out")
         if counts is None:
             counts = await database.run(self._documents.counts, tenant, [collection.id], groups)
-        return collection.id, counts
+        return collection.id, collection.model, counts
 
     async def _ask(
         self,

@@ -15,6 +15,7 @@ from residency.journal import recording
 from residency.outlets import models
 from residency.outlets.embedders import selftest
 from residency.outlets.embedders.body import RunnerEmbedder
+from residency.outlets.embedders.remembered import Remembered
 from residency.outlets.models import VerifiedModel
 from residency.route import Action, Route
 from tests.doubles.routes import route_for
@@ -139,6 +140,66 @@ async def test_a_closed_embedder_says_so(bundled_model: VerifiedModel, onnx_mode
     await closed.aclose()
     with pytest.raises(SiteError, match="closed"):
         await closed.embed(embedding(), ["text"])
+
+
+async def test_a_question_is_known_again_for_its_tenant_until_a_key_goes(
+    bundled_model: VerifiedModel, onnx_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from residency.outlets.embedders.onnx_embedder import OnnxEmbedder
+
+    embedder = OnnxEmbedder(bundled_model, onnx_model, site=SITE, threads=1)
+    runs: list[int] = []
+    real = embedder._lanes._run
+    monkeypatch.setattr(embedder._lanes, "_run", lambda ids, mask: (runs.append(len(ids)), real(ids, mask))[1])
+    first = await embedder.embed(embedding(), ["Who has the key?"], question=True)
+    with recording() as touches:
+        again = await embedder.embed(embedding(), ["Who has the key?"], question=True)
+    assert (again == first).all() and runs == [1] and [touch.kind for touch in touches] == ["embedder"]
+    again[:] = 0.0  # what one asker does to his copy is no other's matter
+    assert (await embedder.embed(embedding(), ["Who has the key?"], question=True) == first).all()
+    with pytest.raises(RouteError):  # ruled on every time
+        await embedder.embed(route_for(Action.EMBED, SITE, seconds=-1), ["Who has the key?"], question=True)
+    await embedder.embed(embedding(), ["Who has the key?"])  # as a passage
+    await embedder.embed(route_for(Action.EMBED, SITE, tenant="another"), ["Who has the key?"], question=True)
+    assert runs == [1, 1, 1]
+    assert b"Who has" not in repr(embedder._remembered.__dict__).encode()
+    embedder.forget()
+    await embedder.embed(embedding(), ["Who has the key?"], question=True)
+    assert runs == [1, 1, 1, 1]
+    await embedder.aclose()
+
+
+def test_the_memory_of_questions_is_bounded_and_short() -> None:
+    vector = np.ones((1, 2), np.float32)
+    held = Remembered(most=2)
+    keys = [held.key("t", SITE, text) for text in ("a", "b", "c")]
+    for key in keys:
+        held.put(key, vector)
+    assert len(held) == 2 and held.get(keys[0]) is None and held.get(keys[2]) is not None
+    assert len(set(keys) | {held.key("u", SITE, "a"), held.key("t", "x", "a"), Remembered().key("t", SITE, "a")}) == 6
+    brief = Remembered(seconds=-1.0)
+    brief.put(keys[0], vector)
+    assert brief.get(keys[0]) is None and len(brief) == 0
+
+
+async def test_eight_bits_are_near_and_have_a_digest_of_their_own(
+    bodies: Callable[[str], RunnerEmbedder], bundled_model: VerifiedModel, onnx_model: Path
+) -> None:
+    from residency.outlets.embedders.onnx_embedder import OnnxEmbedder, read_export
+    from residency.outlets.embedders.onnx_export import export
+
+    path = export(bundled_model, onnx_model.parent.with_name(onnx_model.parent.name + "-int8"), "int8")
+    coarse = OnnxEmbedder(bundled_model, path, site=SITE, threads=1, precision="int8")
+    written = [text for text in TEXTS if text]
+    exact = await bodies("onnx").embed(embedding(), written)
+    near = await coarse.embed(embedding(), written)
+    assert (near * exact).sum(axis=1).min() > 0.99
+    assert coarse.digest == f"{bundled_model.digest}+int8"
+    assert len(read_export(bundled_model, path, "int8")[0]) < 40_000_000  # of 90
+    for other in ("fp32", "int8"):  # neither is taken for the other
+        with pytest.raises(ModelError, match="not the one recorded"):
+            OnnxEmbedder(bundled_model, path if other == "fp32" else onnx_model, site=SITE, precision=other)
+    await coarse.aclose()
 
 
 # --- the export -----------------------------------------------------------------------------------------------------

@@ -78,6 +78,8 @@ class HashEmbedder:
     def count_tokens(self, text: str) -> int:
         return len(text.split()) + 2
 
+    def forget(self) -> None: ...
+
     async def aclose(self) -> None: ...
 
 

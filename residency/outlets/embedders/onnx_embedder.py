@@ -17,11 +17,14 @@ from residency.errors import ModelError
 from residency.outlets.embedders import selftest
 from residency.outlets.embedders.batching import Tokens
 from residency.outlets.embedders.body import RunnerEmbedder, physical_cores
+from residency.outlets.embedders.onnx_int8 import SUFFIX
 from residency.outlets.models import VerifiedModel
 from residency.ports import Vectors
 
 FORMAT: Final = 1
 """Version of the exported graph and its record; another one is exported anew."""
+LEAST: Final = {"fp32": selftest.EXACT, "int8": selftest.COARSE}
+"""Least cosine of the self-test by precision."""
 MOST_TOKENS: Final = 2_048
 """Rows × longest of one batch on a CPU; the lanes cut earlier when that is more than 50 ms."""
 
@@ -60,27 +63,34 @@ class OnnxRunner:
         vectors: Vectors = self._session.run(["vectors"], {"ids": ids, "mask": mask})[0]
         return vectors
 
-    def check(self, reference: Vectors) -> None:
+    def check(self, reference: Vectors, *, least: float = selftest.EXACT) -> None:
         """Embed the frozen sentences, one batch each, and raise `ModelError` unless they meet `reference`."""
         rows = []
         for text_ids in self.tokens(selftest.FROZEN):
             ids = np.array([text_ids], np.int64)
             rows.append(self.run(ids, np.ones_like(ids))[0])
-        selftest.check(np.stack(rows), reference)
+        selftest.check(np.stack(rows), reference, least=least)
 
 
 class OnnxEmbedder(RunnerEmbedder):
-    """An `Embedder` on the CPU. `path` is what `onnx_export.export` gave for this very model."""
+    """An `Embedder` on the CPU. `path` is what `onnx_export.export` gave for this very model and precision.
 
-    def __init__(self, model: VerifiedModel, path: Path, *, site: str, threads: int = 0) -> None:
+    In `int8` its digest is another: those vectors are never laid beside exact ones.
+    """
+
+    def __init__(
+        self, model: VerifiedModel, path: Path, *, site: str, threads: int = 0, precision: str = "fp32"
+    ) -> None:
         """Load in about 0.3 s; `threads` 0 means one per physical core. Raises `ModelError` unless all checks hold."""
-        graph, reference = read_export(model, path)
+        graph, reference = read_export(model, path, precision)
         runner = OnnxRunner(model, graph, threads=threads or physical_cores())
-        runner.check(reference)
+        runner.check(reference, least=LEAST[precision])
         super().__init__(model, runner, site=site, most_tokens=MOST_TOKENS)
+        if precision == "int8":
+            self.digest += SUFFIX
 
 
-def read_export(model: VerifiedModel, path: Path) -> tuple[bytes, Vectors]:
+def read_export(model: VerifiedModel, path: Path, precision: str = "fp32") -> tuple[bytes, Vectors]:
     """Read the graph and the self-test vectors, once, as the bytes that are hashed against the record beside them.
 
     Raises `ModelError` when they are absent, changed, of another model or of another format.
@@ -90,16 +100,16 @@ def read_export(model: VerifiedModel, path: Path) -> tuple[bytes, Vectors]:
         graph, stored = path.read_bytes(), (path.parent / "reference.f32").read_bytes()
     except (OSError, ValueError) as error:
         raise ModelError("the exported model is absent or broken", hint="export it again: `domicile init`") from error
-    if record != export_record(model, graph, stored):
+    if record != export_record(model, graph, stored, precision):
         raise ModelError("the exported model is not the one recorded", hint="delete its folder and export it again")
     return graph, selftest.unpack(stored)
 
 
-def export_record(model: VerifiedModel, graph: bytes, reference: bytes) -> dict[str, Any]:
+def export_record(model: VerifiedModel, graph: bytes, reference: bytes, precision: str = "fp32") -> dict[str, Any]:
     """Give the record that stands beside an export: whose it is, and the hashes of its two files."""
     return {
         "format": FORMAT,
         "model": model.digest,
         "graph": hashlib.sha256(graph).hexdigest(),
         "reference": hashlib.sha256(reference).hexdigest(),
-    }
+    } | ({} if precision == "fp32" else {"precision": precision})

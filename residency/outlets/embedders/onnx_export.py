@@ -11,35 +11,39 @@ from pathlib import Path
 from residency.errors import ModelError
 from residency.outlets.embedders import selftest
 from residency.outlets.embedders.body import physical_cores
-from residency.outlets.embedders.onnx_embedder import OnnxRunner, export_record, read_export
+from residency.outlets.embedders.onnx_embedder import LEAST, OnnxRunner, export_record, read_export
 from residency.outlets.embedders.onnx_graph import build
+from residency.outlets.embedders.onnx_int8 import quantised
 from residency.outlets.models import VerifiedModel
 from residency.ports import Vectors
 
 
-def export(model: VerifiedModel, folder: Path) -> Path:
+def export(model: VerifiedModel, folder: Path, precision: str = "fp32") -> Path:
     """Write `model.onnx`, `reference.f32` and `export.json`, unless a whole export is there; give the first's path.
 
-    About two seconds for the bundled model; another model also loads torch once, for its self-test vectors.
+    `precision` is `fp32` or `int8`; each has a folder of its own.
+    About two seconds for the bundled model, five in 8 bits; another model also loads torch once, for its self-test.
     Raises `ModelError` for a family that the graph does not speak, or when the sentences miss their vectors.
     """
     path = folder / "model.onnx"
-    if _whole(model, path):
+    if _whole(model, path, precision):
         return path
     graph, reference = build(model), _reference(model)
-    OnnxRunner(model, graph, threads=physical_cores()).check(reference)
+    if precision == "int8":
+        graph = quantised(graph)
+    OnnxRunner(model, graph, threads=physical_cores()).check(reference, least=LEAST[precision])
     stored = reference.astype("<f4").tobytes()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     _write(path, graph)
     _write(folder / "reference.f32", stored)
-    _write(folder / "export.json", json.dumps(export_record(model, graph, stored), indent=1).encode())
+    _write(folder / "export.json", json.dumps(export_record(model, graph, stored, precision), indent=1).encode())
     return path
 
 
-def _whole(model: VerifiedModel, path: Path) -> bool:
-    """Say whether a whole export of this model and format is there."""
+def _whole(model: VerifiedModel, path: Path, precision: str) -> bool:
+    """Say whether a whole export of this model, format and precision is there."""
     try:
-        read_export(model, path)
+        read_export(model, path, precision)
     except ModelError:
         return False
     return True
