@@ -66,8 +66,7 @@ class Keyring:
         self._open: dict[bytes, _Held] = {}
         self._searching: dict[tuple[str, str, str], tuple[SearchKeys, tuple[bytes, ...], float]] = {}
         self._spare: dict[bytes, int] = {}
-        self.forgetting: list[Callable[[], None]] = []
-        """Called whenever every open key is forgotten."""
+        self.forgetting: list[Callable[[], None]] = []  # called whenever every open key is forgotten
 
     # --- keys of documents and conversations ------------------------------------------------------------------------
 
@@ -280,10 +279,7 @@ class Keyring:
         return made
 
     async def rewrap(self, route_store: Route, route_open: Route, *, limit: int | None = None) -> dict[str, int]:
-        """Bring keys of the Routes' tenant and Site under the active KEK version, at most `limit`; safe to repeat.
-
-        Gives `moved`, `left`, and `refused`: keys that do not open and stay where they are.
-        """
+        """Bring keys of the Routes' tenant and Site under the active KEK version; gives `moved`, `left`, `refused`."""
         result = await self._keks.rewrap(route_store, route_open, limit=limit)
         self.empty()
         return result
@@ -293,10 +289,7 @@ class Keyring:
         return await self._keks.stride(route_store, route_open, ref, after)
 
     async def destroy(self, route_erase: Route, kek_id: bytes, version: int, also: Also = nothing) -> None:
-        """Destroy a retired KEK version for ever once its time has come: old copies of the database no longer open.
-
-        `also` is done in the commit that notes it.
-        """
+        """Destroy a retired KEK version for ever once its time has come; `also` is done in the commit that notes it."""
         await self._keks.destroy(route_erase, kek_id, version, also)
 
     async def roll(self, site: str) -> dict[str, Any]:
