@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ingestion.splitter import sentences
+from residency.lexicon import PREFIX_LETTERS, words
 from service.calibration import Calibration
 from service.harmless import addressed, harmless
 from service.searching import Opened
@@ -32,6 +33,10 @@ _ITEM = re.compile(r"(?:[-*•–]|\(?\d{1,2}[.)]|[a-z]\))\s+")
 _MARK = re.compile(r"\[(\d{1,3})\]")
 _CITED = re.compile(r"\s*\[\d{1,3}\]")
 _FIGURE = re.compile(r"\d+(?:[.,:/]\d+)*")
+_QUOTED = re.compile(r"“([^“”]+)”|„([^„“”]+)[“”]|«([^«»]+)»|\"([^\"]+)\"")
+_NAME = re.compile(r"(?<=[\w,;)] )[^\W\d_a-zß-öø-ÿ]\w+")
+"""A capital and more behind a word; the first word of a sentence has one anyway."""
+_CAPITALS = re.compile(r"\b[A-ZÄÖÜ]{2,}\b")
 
 NOT_FOUND = {
     "en": "The documents you may search do not answer this question.",
@@ -93,7 +98,9 @@ def confidence(passages: Sequence[Opened], calibration: Calibration) -> float:
 def pick(passages: Sequence[Opened], *, limit: int) -> list[Quote]:
     """Choose up to `limit` sentences that answer, in reading order within a Document; touching ones become one quote.
 
-    Cut where its words, or its whole score, fall under half of the best.
+    A sentence's score is the share of the question's words it holds, by the best sentence's, and twice its Passage's
+    score; cut where it falls under half of the best. A sentence that was chosen already, in whichever Document, is not
+    chosen again.
     """
     candidates: list[Quote] = []
     for passage in passages:
@@ -107,16 +114,14 @@ def pick(passages: Sequence[Opened], *, limit: int) -> list[Quote]:
     if best <= 0:
         return []
     scored = [
-        replace(quote, score=quote.score / best + 2 * quote.passage.score)
-        for quote in candidates
-        if quote.score >= best / 2
+        replace(quote, score=quote.score / best + 2 * quote.passage.score) for quote in candidates if quote.score > 0
     ]
     scored.sort(key=lambda quote: (-quote.score, quote.passage.document_id, quote.start))
     chosen: list[Quote] = []
     for quote in scored:
         if len(chosen) == limit or quote.score < scored[0].score / 2:
             break
-        if not any(_overlap(quote, other) for other in chosen):
+        if not any(_overlap(quote, other) or harmless(quote.text) == harmless(other.text) for other in chosen):
             chosen.append(quote)
     return _ordered(chosen)
 
@@ -237,8 +242,9 @@ def extractive(passages: Sequence[Opened], *, limit: int) -> tuple[str, list[Cit
 def supported(draft: str, passages: Sequence[Opened]) -> tuple[str, list[Citation]]:
     """Keep of a generator's draft only sentences whose marks exist and whose cited Passages support them.
 
-    Support means: every figure of the sentence stands in the cited Passages, and a sentence there shares its words. The
-    Citation is the sentence we find, never a place the model names. This is a check of support, no proof.
+    Support means: every figure, name and quoted word of the sentence stands in the cited Passages, and a sentence there
+    shares its words. The Citation is the sentence we find, never a place the model names. This is a check of support,
+    no proof.
     """
     parts: list[tuple[str, Sequence[Quote]]] = []
     for sentence in _drafted(draft):
@@ -248,13 +254,30 @@ def supported(draft: str, passages: Sequence[Opened]) -> tuple[str, list[Citatio
         sources = [passages[number - 1] for number in dict.fromkeys(cited) if 1 <= number <= len(passages)]
         if not claim or not sources or addressed(plain):
             continue
-        texts = " ".join(source.text for source in sources)
-        if any(figure not in texts for figure in _FIGURE.findall(claim)):
+        if _invented(claim, sources):
             continue
         quotes = [quote for source in sources if (quote := _best(claim, source)) is not None]
         if quotes:
             parts.append((claim, quotes))
     return compose(parts)
+
+
+def _invented(claim: str, sources: Sequence[Opened]) -> bool:
+    """Say whether a claim has a figure, a quoted word or a name that none of its sources has.
+
+    A name is a word with a capital inside a sentence, told by its first letters, since names are inflected. In German
+    every noun has one, so there only words of capitals count.
+    """
+    texts = " ".join(f"{source.heading} {source.text}" for source in sources)
+    if not set(_FIGURE.findall(claim)) <= set(_FIGURE.findall(texts)):
+        return True
+    folded = harmless(texts).casefold()
+    if any(quoted.casefold() not in folded for found in _QUOTED.findall(claim) for quoted in found if quoted):
+        return True
+    held = {word[:PREFIX_LETTERS] for word in words(texts)}
+    german = any(source.language == "de" for source in sources)
+    names = (_CAPITALS if german else _NAME).findall(claim)
+    return any(word[:PREFIX_LETTERS] not in held for name in names for word in words(name))
 
 
 def _drafted(draft: str) -> list[str]:

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -150,6 +151,41 @@ def test_a_generators_sentence_needs_a_mark_a_source_its_words_and_its_figures()
         "",
     ):
         assert supported(draft, passages) == ("", [])
+
+
+@pytest.mark.parametrize(
+    ("draft", "kept"),
+    [
+        ("The east gate opens at 5. [1]", False),  # 5 is part of a figure there, and no figure of it
+        ("The east gate of Harrow opens at 06:15. [1]", False),
+        ("The east gate of Norham opens at 06:15. [1]", True),
+        ("The east gate is called “morning gate”. [1]", False),
+        ("The east gate is called “Early Gate”. [1]", True),
+    ],
+)
+def test_a_generators_sentence_has_no_figure_name_or_quoted_word_of_its_own(draft: str, kept: bool) -> None:
+    passages = [opened("The east gate of Norham, called Early Gate, opens at 06:15.")]
+    assert bool(supported(draft, passages)[1]) is kept
+
+
+def test_german_nouns_are_no_names_but_abbreviations_are() -> None:
+    passages = [opened("Das Osttor öffnet um 06:15 an Werktagen.", language="de")]
+    assert supported("Das Osttor öffnet um 06:15 am Morgen. [1]", passages)[1]
+    assert not supported("Das Osttor der ABC öffnet um 06:15. [1]", passages)[1]
+
+
+def test_a_sentence_that_stands_in_two_documents_is_quoted_once() -> None:
+    text = "The east gate opens at 06:15."
+    quotes = pick(
+        [opened(text), opened(text, document="b" * 32), opened("The gate opens late. ", document="c" * 32)], limit=3
+    )
+    assert [quote.text for quote in quotes] == [text, "The gate opens late."]
+
+
+def test_three_sentences_are_quoted_where_their_passages_are_as_good() -> None:
+    text = "The gate opens early on Friday. Nobody waits at the gate then. Dogs wait in the yard. The gate is red now."
+    assert "gate" in " ".join(quote.text for quote in pick([opened(text)], limit=3))
+    assert sum(quote.text.count("gate") for quote in pick([opened(text)], limit=3)) == 3
 
 
 def test_one_quote_under_two_claims_keeps_its_number() -> None:
