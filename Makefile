@@ -14,13 +14,15 @@ help:  ## List the verbs
 
 setup: $(STAMP)  ## Make the virtual environment from constraints.txt
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt tests/clients/requirements.txt
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: install it, or say PYTHON=/path/to/python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip -c constraints.txt
 	@# torch first and alone, from the pin, so that no other package chooses a build of it
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,dev,bench]'
+	@# clients that tests run as programs of their own, on versions that cannot stand beside the rest
+	$(BIN)/python -m pip install --quiet --upgrade --no-deps --no-warn-conflicts --target $(VENV)/clients -r tests/clients/requirements.txt
 	touch $(STAMP)
 
 demo: $(STAMP)  ## Run the main job on the examples, and end

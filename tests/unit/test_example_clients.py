@@ -91,16 +91,6 @@ def test_the_query_engine_raises_a_refusal() -> None:
         engine.query("anything")
 
 
-def test_the_langchain_retriever_gives_documents_that_say_where_they_come_from() -> None:
-    pytest.importorskip("langchain_core", reason="langchain-core is not part of the tests' environment")
-    client = runpy.run_path(str(CLIENTS / "langchain_retriever.py"))
-    service = Service(200, {"results": [PASSAGE], "withheld": 0, "receipt": "rcp"})
-    retriever = client["DomicileRetriever"](url="http://service", key="key", transport=httpx.MockTransport(service))
-    [found] = retriever.invoke("How long must a passphrase be?")
-    assert found.page_content == PASSAGE["text"]
-    assert (found.metadata["page"], found.metadata["receipt"]) == (5, "rcp")
-
-
 @pytest.fixture
 def chat() -> Callable[[Service], list[str]]:
     client = runpy.run_path(str(CLIENTS / "openai_chat.py"))
