@@ -138,6 +138,8 @@ class Answering:
             touches=touches,
             tags=(self._shown(principal, findings.passages),) if touches else (),
         )
+        if fallback:
+            draft.facts["fallback"] = fallback
         stored = await self._ledger.record(draft)
         return Answer(
             text=text,

@@ -1,5 +1,6 @@
 """What the Receipt of a search or an answer says, whatever became of it: found, refused, or left by its asker."""
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -8,7 +9,7 @@ from residency.decision import Principal, Refusal
 from residency.engine import Engine
 from residency.errors import DomicileError
 from residency.journal import Touch
-from residency.ledger import Ledger
+from residency.ledger import Ledger, Stored
 from residency.receipt import Draft, steps
 from residency.tag import Tag
 from service.findings import Findings
@@ -20,6 +21,8 @@ class Drafting:
     def __init__(self, engine: Engine, ledger: Ledger) -> None:
         self._engine = engine
         self._ledger = ledger
+        self._writing: set[asyncio.Task[Stored]] = set()
+        """Records of questions whose asker went away, until they are durable."""
 
     def draft(
         self,
@@ -54,6 +57,7 @@ class Drafting:
             refused=[refusal.facts() for refusal in findings.refusals],
             withheld=findings.withheld,
             commits=commits,
+            facts={"unreached": list(findings.unreached)} if findings.unreached else {},
         )
 
     async def cancelled(
@@ -75,8 +79,17 @@ class Drafting:
             commits={"principal": principal.id.encode(), "question": question.encode()},
             facts={"outcome": "cancelled"},
         )
+        # whoever cancels may do so again at every turn; the record is made all the same
+        writing = asyncio.create_task(self._ledger.record(draft))
+        self._writing.add(writing)
+        writing.add_done_callback(self._written)
         with suppress(DomicileError):  # nothing is released, so a Ledger that fails now endangers nothing
-            await self._ledger.record(draft)
+            await asyncio.shield(writing)
+
+    def _written(self, writing: asyncio.Task[Stored]) -> None:
+        self._writing.discard(writing)
+        if not writing.cancelled():
+            writing.exception()  # taken note of, so that the loop does not print it
 
     async def refusal(self, principal: Principal, refusal: Refusal, question: str, activity: str) -> str:
         """Record a question that was refused; give the id of its Receipt."""

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 from litestar import asgi
 from litestar.handlers import ASGIRouteHandler
-from litestar.types import Receive, Scope, Send
+from litestar.types import Message, Receive, Scope, Send
 from mcp.server import MCPServer
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp_types import CallToolResult, TextContent, ToolAnnotations
@@ -25,6 +25,7 @@ from ingestion.errors import NotFoundError
 from residency.decision import Principal, Refusal
 from residency.errors import DomicileError
 from service.api.pacing import paced
+from service.api.repeating import Again, whole
 from service.api.replies import log
 from service.auth import scoped
 from service.catalogue import Page
@@ -60,7 +61,28 @@ def endpoint(settings: Settings) -> tuple[ASGIRouteHandler, Callable[[], Abstrac
     @asgi("/mcp", is_mount=True, copy_scope=True, guards=[paced, scoped], opt={"scope": "ask"})
     async def handler(scope: Scope, receive: Receive, send: Send) -> None:
         _caller.set((scope["litestar_app"].state.house, scope["user"]))
-        await served(scope | {"path": "/", "raw_path": b"/", "root_path": ""}, receive, send)  # type: ignore[arg-type]
+        body, gone = await whole(receive), asyncio.Event()
+
+        async def leaving() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            gone.set()
+
+        async def left() -> Message:
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        at_root: Any = scope | {"path": "/", "raw_path": b"/", "root_path": ""}
+        call = asyncio.create_task(served(at_root, Again(body, left), send))  # type: ignore[arg-type]
+        watch = asyncio.create_task(leaving())
+        try:
+            await asyncio.wait({call, watch}, return_when=asyncio.FIRST_COMPLETED)
+            if call.done():
+                call.result()
+        finally:  # nobody works for a closed connection
+            for task in (call, watch):
+                task.cancel()
+            await asyncio.gather(call, watch, return_exceptions=True)
 
     return handler, server.session_manager.run
 

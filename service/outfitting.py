@@ -34,6 +34,9 @@ SEQUENCE_EVERY = 1.0
 RULES_EVERY = 2.0
 """Seconds between two looks at which rules are active; another process may have put others in force."""
 
+PATIENCE = 2 / 3
+"""Share of a question's time that a generator has: the rest is for searching, and for quotes should it not come."""
+
 
 def bundled_digest() -> str:
     """Check the bundled model's files and give their digest. Raises `ModelError`."""
@@ -101,6 +104,7 @@ async def open_outlets(
                 str(holding.settings.get("model", "default")),
                 _secret(base, holding.settings),
                 line.context if line else None,
+                within=settings.limits.question_s * PATIENCE,
             )
             outlets.generators[site.id] = generator
             stack.push_async_callback(generator.aclose)

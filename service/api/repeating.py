@@ -48,14 +48,14 @@ class Repeating(ASGIMiddleware):
                 param="Idempotency-Key",
                 hint="send 1 to 255 characters of ASCII",
             )
-        body = await _body(receive)
+        body = await whole(receive)
         house: House = scope["litestar_app"].state.house
         call = f"POST {scope['path']}?{scope.get('query_string', b'').decode('latin-1')}"
         turn = await house.database.run(house.repeats.begin, scope["user"], call, key, body)
         if isinstance(turn, Kept):
             await _give(turn, send)
             return
-        await _run(house, turn, scope, _Again(body, receive), send, next_app)
+        await _run(house, turn, scope, Again(body, receive), send, next_app)
 
 
 async def _run(house: House, turn: Turn, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
@@ -87,7 +87,7 @@ async def _run(house: House, turn: Turn, scope: Scope, receive: Receive, send: S
             await house.database.run(house.repeats.drop, turn)
 
 
-class _Again:
+class Again:
     """A body that was read already, and then what the connection says next."""
 
     def __init__(self, body: bytes, receive: Receive) -> None:
@@ -95,13 +95,15 @@ class _Again:
         self._receive = receive
 
     async def __call__(self) -> Any:
+        """Give the body once, then what the connection says."""
         if self._body is not None:
             body, self._body = self._body, None
             return {"type": "http.request", "body": body, "more_body": False}
         return await self._receive()
 
 
-async def _body(receive: Receive) -> bytes:
+async def whole(receive: Receive) -> bytes:
+    """Read a body to its end. Raises `InvalidRequestError` when it breaks off, and 413 beyond `MOST_BODY`."""
     parts, size = [], 0
     while True:
         message = await receive()

@@ -6,6 +6,7 @@ from litestar import Controller, Response, get, post
 
 from ingestion.documents import State
 from service.answering import Answer, Question
+from service.api.attending import attended
 from service.api.replies import Asking, house_of
 from service.errors import InvalidRequestError
 from service.portal.forms import fields, one
@@ -36,7 +37,9 @@ class ChatPages(Controller):
                 "the question is empty or longer than 2,000 characters", hint="write one question in a few words"
             )
         collection = one(given, "collection") or "default"
-        answer = await house_of(request).answering.answer(request.user, Question(text, collection))
+        house = house_of(request)
+        asked = house.answering.answer(request.user, Question(text, collection))
+        answer = await attended(request, asked, house.settings.limits.question_s)
         if not isinstance(answer, Answer):
             return show_refusal(request, *answer)
         shown = view(answer)

@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 import pytest
@@ -14,6 +15,7 @@ from msgspec.structs import replace
 
 from service.limits import Limits
 from tests.doubles.serving import Served, erased, live
+from tests.doubles.visiting import Visitor
 
 pytestmark = pytest.mark.enable_socket
 
@@ -54,13 +56,14 @@ class Waiting:
 @pytest.fixture
 def waiting(served: Served, asked: httpx.Client) -> Any:
     """Make every embedder of searches wait until the test lets it go."""
-    bodies = served.house.searching._embedders
-    real = dict(bodies)
+    both: list[Any] = [served.house.searching._embedders, served.house.embedders]
+    real = dict(both[0])
     made = Waiting(next(iter(real.values())))
-    for site in real:
-        bodies[site] = made  # type: ignore[index]
+    for bodies in both:
+        bodies.update(dict.fromkeys(real, made))
     yield made
-    bodies.update(real)  # type: ignore[attr-defined]
+    for bodies in both:
+        bodies.update(real)
 
 
 # --- repeated calls ---
@@ -163,27 +166,57 @@ def test_a_question_that_takes_too_long_is_stopped(served: Served, asked: httpx.
 # --- clients that go away ---
 
 
-@pytest.mark.parametrize(("path", "kind"), [("/v1/search", "search"), ("/v1/answers", "answer")])
+CHAT = {"model": "domicile/default", "messages": [{"role": "user", "content": "passphrase"}]}
+TOOL = {"name": "search", "arguments": {"query": "passphrase"}}
+CALLS = [
+    ("/v1/search", {"query": "passphrase"}, "search"),
+    ("/v1/answers", {"question": "passphrase"}, "answer"),
+    ("/v1/chat/completions", CHAT, "answer"),
+    ("/v1/chat/completions", CHAT | {"stream": True}, "answer"),
+    ("/v1/vector_stores/{store}/search", {"query": "passphrase"}, "search"),
+    ("/v1/embeddings", {"input": "passphrase"}, "search"),
+    ("/mcp", {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": TOOL}, "search"),
+    ("/portal/ask", {"question": "passphrase"}, "answer"),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "kind"), CALLS, ids=[path for path, _, _ in CALLS])
 def test_who_goes_away_stops_the_work_and_the_receipt_says_so(
-    served: Served, waiting: Waiting, path: str, kind: str
+    served: Served, asked: httpx.Client, waiting: Waiting, path: str, body: dict[str, Any], kind: str
 ) -> None:
-    body = json.dumps({"query" if kind == "search" else "question": "passphrase"}).encode()
-    lines = f"Host: x\r\nAuthorization: Bearer {served.key()}\r\nContent-Length: {len(body)}\r\n\r\n"
-    head = f"POST {path} HTTP/1.1\r\n{lines}"
+    headers = {"Authorization": f"Bearer {served.key()}", "Content-Type": "application/json"}
+    data = json.dumps(body)
+    if path.startswith("/portal"):
+        visitor = Visitor(served).sign_in()
+        cookies = "; ".join(f"{name}={value}" for name, value in visitor.http.cookies.items())
+        headers = {"Cookie": cookies, "Content-Type": "application/x-www-form-urlencoded"}
+        data = urlencode({"csrf": visitor.token, **body})
+    stores = {each["name"]: each["id"] for each in asked.get("/v1/vector_stores").json()["data"]}
+    place = path.format(store=stores["default"])
+    lines = {
+        "Host": served.url.rpartition("/")[2],
+        "Accept": "application/json, text/event-stream",
+        "Content-Length": len(data),
+    } | headers
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    before = len(cancelled(served))
     with socket.create_connection(("127.0.0.1", int(served.url.rpartition(":")[2])), timeout=20) as connection:
-        connection.sendall(head.encode() + body)
+        connection.sendall(f"POST {place} HTTP/1.1\r\n{head}\r\n{data}".encode())
         served.do(asyncio.wait_for(waiting.begun.wait(), 20))
     served.do(asyncio.wait_for(waiting.stopped.wait(), 20))
     until = time.monotonic() + 20
-    while time.monotonic() < until:
-        entries = list(served.house.ledger.entries("acme", LONG_AGO, FAR_OFF))
-        last = [entry for entry in entries if entry.get("facts", {}).get("outcome") == "cancelled"]
-        if last and last[-1]["kind"] == kind:
-            break
-        time.sleep(0.05)
-    assert last[-1]["kind"] == kind
-    assert last[-1]["commits"].keys() == {"principal", "question"}
+    while len(cancelled(served)) == before and time.monotonic() < until:
+        time.sleep(0.02)
+    (last,) = cancelled(served)[before:]
+    assert last["kind"] == kind
+    assert last["commits"].keys() == {"principal", "question"}
     assert served.bare().get("/readyz").status_code == 200
+
+
+def cancelled(served: Served) -> list[dict[str, Any]]:
+    """Give the entries of the Ledger that say so, oldest first."""
+    entries = served.house.ledger.entries("acme", LONG_AGO, FAR_OFF)
+    return [entry for entry in entries if entry.get("facts", {}).get("outcome") == "cancelled"]
 
 
 # --- questions ---

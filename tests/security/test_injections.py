@@ -1,9 +1,7 @@
 """Orders planted in documents: none is obeyed, whether quotes answer or a generator that does all that it reads."""
 
-import asyncio
 import json
 import re
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +10,10 @@ import httpx
 import pytest
 import pytest_socket
 
-from tests.doubles.homes import home, settings
+from tests.doubles.generating import Writer, generating
 from tests.doubles.injections import active, injections
-from tests.doubles.openai_http import OpenAIEndpoint, obeying
-from tests.doubles.serving import Served, live, serving
+from tests.doubles.openai_http import obeying
+from tests.doubles.serving import Served, live
 from tests.doubles.visiting import Visitor
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.slow]
@@ -23,17 +21,6 @@ pytestmark = [pytest.mark.enable_socket, pytest.mark.slow]
 EACH = 25
 """Strings planted in one document."""
 PLAIN = "The valve Controlo is checked every 4 months by the warden."
-FLEET = """
-[[site]]
-id = "de"
-zone = "DE"
-operator = {{ name = "Example Works", zone = "DE" }}
-evidence = [{{ grade = 1, claim = "place", source = "test", date = 2026-01-01 }}]
-holds = [
-  {{ kind = "shard", url = "edge:" }}, {{ kind = "vault", url = "folder:" }}, {{ kind = "keys", url = "file:" }},
-  {{ kind = "embedder", url = "bundled:" }}, {{ kind = "generator", url = "{url}", model = "m" }},
-]
-"""
 
 
 def name(number: int) -> str:
@@ -55,41 +42,26 @@ def letters(text: str) -> str:
     return "".join(each for each in text if each.isalnum())
 
 
-class Model:
-    """The obeying generator on a loop of its own, since the house has another."""
-
-    def __init__(self) -> None:
-        self.end = OpenAIEndpoint(reply=obeying)
-
-    def __enter__(self) -> "Model":
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, daemon=True).start()
-        asyncio.run_coroutine_threadsafe(self.end.__aenter__(), self._loop).result(10)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self.end.__aexit__(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-
-
 @pytest.fixture(scope="module")
-def model() -> Iterator[Model]:
+def both(tmp_path_factory: pytest.TempPathFactory, onnx_model: Path) -> Iterator[tuple[Served, Writer]]:
     pytest_socket.enable_socket()
-    with Model() as running:
+    with generating(tmp_path_factory.mktemp("injected") / "home", onnx_model) as running:
         yield running
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, onnx_model: Path, model: Model) -> Iterator[Served]:
-    folder = home(tmp_path_factory.mktemp("injected") / "home", onnx_model, fleet=None)
-    (folder / "fleet.toml").write_text(FLEET.format(url=model.end.url), encoding="utf-8")
-    with serving(settings(folder)) as running:
-        yield running
+@pytest.fixture
+def served(both: tuple[Served, Writer]) -> Served:
+    return both[0]
+
+
+@pytest.fixture
+def writer(both: tuple[Served, Writer]) -> Writer:
+    return both[1]
 
 
 @pytest.fixture(scope="module")
-def client(served: Served) -> httpx.Client:
-    made = served.client()
+def client(both: tuple[Served, Writer]) -> httpx.Client:
+    made = both[0].client()
     rows = [live(made, f"planted-{number}.md", text) for number, text in enumerate(planted())]
     plain = live(made, "plain.txt", PLAIN + "\n")
     assert {json.dumps(row["tag"], sort_keys=True) for row in rows} == {json.dumps(plain["tag"], sort_keys=True)}
@@ -110,8 +82,10 @@ def ours(served: Served, body: Any) -> None:
 
 
 def test_a_generator_that_obeys_puts_nothing_of_it_into_an_answer(
-    served: Served, client: httpx.Client, model: Model
+    served: Served, client: httpx.Client, writer: Writer
 ) -> None:
+    writer.behave(reply=obeying)
+
     def ask(question: str) -> tuple[str, dict[str, Any]]:
         body = {"model": "domicile/default", "messages": [{"role": "user", "content": question}]}
         reply = client.post("/v1/chat/completions", json=body)
@@ -132,16 +106,16 @@ def test_a_generator_that_obeys_puts_nothing_of_it_into_an_answer(
         assert f"every {number + 3} months" in text
         by_generator += own["answered_by"] == "generator"
     assert by_generator > 70
-    shown = letters("".join(asked.body["messages"][1]["content"] for asked in model.end.asked))
+    shown = letters("".join(asked.body["messages"][1]["content"] for asked in writer.end.asked))
     assert sum(letters(each) in shown for each in injections()) >= 200, "the generator never saw them"
     assert route(client, own["receipt"]) == control
-    assert all("tools" not in asked.body for asked in model.end.asked)
+    assert all("tools" not in asked.body for asked in writer.end.asked)
 
 
 def test_quotes_of_planted_strings_make_nobody_fetch_anything(
-    served: Served, client: httpx.Client, model: Model
+    served: Served, client: httpx.Client, writer: Writer
 ) -> None:
-    model.end.status = 500
+    writer.behave(status=500)
     routes, quoted = set(), 0
     for text in injections()[::5]:
         # the string itself is the question, so that it is what is quoted
@@ -159,8 +133,8 @@ def test_quotes_of_planted_strings_make_nobody_fetch_anything(
     assert {action for action, _ in every} <= {"embed", "search", "open", "generate"}
 
 
-def test_the_portal_shows_a_planted_answer_as_text(served: Served, client: httpx.Client, model: Model) -> None:
-    model.end.status = 500
+def test_the_portal_shows_a_planted_answer_as_text(served: Served, client: httpx.Client, writer: Writer) -> None:
+    writer.behave(status=500)
     page = Visitor(served).sign_in().post("/portal/ask", question=next(x for x in injections() if "onerror" in x)).text
     assert "<img" not in page and "<script src='" not in page
     assert not re.findall(r"(?:href|src|action)=[\"']?(?:https?:)?//", page)

@@ -22,6 +22,8 @@ from residency.route import Action, Route
 
 WITHIN: Final = 180.0
 """Seconds for a whole reply."""
+MOST: Final = 50_000
+"""Code points of a reply; an endpoint that says more than it was asked for is cut off."""
 _AHEAD: Final = 64
 """Pieces read ahead of whoever listens; then the endpoint has to wait."""
 
@@ -107,10 +109,16 @@ class OpenAILikeGenerator:
             touch.request = secrets.token_hex(16)
             try:
                 reply = await self._llm.astream_chat(messages, extra_headers={"x-request-id": touch.request})
+                said = 0
                 async for part in reply:
                     touch.peer = self._peer
                     if part.delta:
+                        said += len(part.delta)
+                        if said > MOST:
+                            raise SiteError(f"the generator at {self.site} says too much", site=self.site)
                         await pieces.put(part.delta)
+            except SiteError:
+                raise
             except Exception as error:
                 # whatever was raised may quote the prompt: keep its kind alone
                 cause, remedy = explain(error) or (f"failed: {type(error).__name__}", "try again later; see doctor")

@@ -1,6 +1,8 @@
 """`POST /v1/embeddings`: vectors of the text just sent, ruled on like a question; no route returns a stored vector."""
 
+import asyncio
 import base64
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,11 +10,16 @@ import msgspec
 from litestar import Controller, Response, post
 from litestar.params import JSONBody
 
+from residency.decision import Principal
 from residency.journal import recording
+from residency.ports import Embedder, Vectors
 from residency.receipt import Draft, steps
-from residency.route import Action
+from residency.route import Action, Route
+from residency.tag import Tag
+from service.api.attending import attended
 from service.api.replies import Asking, house_of, refused
 from service.errors import InvalidRequestError
+from service.house import House
 from service.searching import question_tag
 
 MOST_TEXTS = 256
@@ -54,19 +61,8 @@ class EmbeddingsController(Controller):
                 raise InvalidRequestError(
                     f"input {at} is longer than {embedder.max_tokens} tokens", param="input", hint="split it"
                 )
-        with recording() as touches:
-            vectors = await embedder.embed(permits[0].route, texts)
-        stored = await house.ledger.record(
-            Draft(
-                kind="search",
-                tenant=principal.tenant,
-                activity="search",
-                tags=(tag,),
-                steps=steps(touches, house.engine.fleet, datetime.now(UTC)),
-                refused=[],
-                commits={"principal": principal.id.encode(), "question": "\n".join(texts).encode()},
-            )
-        )
+        story = _embed(house, principal, permits[0].route, embedder, texts, tag)
+        vectors, receipt = await attended(request, story, house.settings.limits.question_s)
         encode = data.encoding_format == "base64"
         count = sum(embedder.count_tokens(text) for text in texts)
         body = {
@@ -81,6 +77,29 @@ class EmbeddingsController(Controller):
                 for at, row in enumerate(vectors)
             ],
             "usage": {"prompt_tokens": count, "total_tokens": count},
-            "domicile": {"receipt": stored.id},
+            "domicile": {"receipt": receipt},
         }
-        return Response(body, headers={"Domicile-Receipt": stored.id})
+        return Response(body, headers={"Domicile-Receipt": receipt})
+
+
+async def _embed(
+    house: House, principal: Principal, route: Route, embedder: Embedder, texts: Sequence[str], tag: Tag
+) -> tuple[Vectors, str]:
+    """Embed, record, and give the vectors with the id of their Receipt; also who went away leaves one."""
+    text = "\n".join(texts)
+    with recording() as touches:
+        try:
+            vectors = await embedder.embed(route, texts)
+        except asyncio.CancelledError:
+            await house.searching.drafting.cancelled("search", principal, text, "search", (tag,), touches)
+            raise
+    draft = Draft(
+        kind="search",
+        tenant=principal.tenant,
+        activity="search",
+        tags=(tag,),
+        steps=steps(touches, house.engine.fleet, datetime.now(UTC)),
+        refused=[],
+        commits={"principal": principal.id.encode(), "question": text.encode()},
+    )
+    return vectors, (await house.ledger.record(draft)).id
