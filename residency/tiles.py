@@ -11,7 +11,7 @@ from residency.errors import LeafError
 
 FULL: Final = 256
 """Hashes in a full tile."""
-_PLACE: Final = re.compile(r"((?:x\d{3}/)*\d{3})(?:\.p/([1-9]\d{0,2}))?")
+_PLACE: Final = re.compile(r"((?:x\d{3}/){0,6}\d{3})(?:\.p/([1-9]\d{0,2}))?")
 
 
 def parse(place: str) -> tuple[int, int]:

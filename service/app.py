@@ -13,6 +13,7 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
 from residency.errors import DomicileError
+from service.api.describing import Described
 from service.api.health import livez, metrics, readyz
 from service.api.pacing import told
 from service.api.replies import on_crash, on_deep, on_error, quiet_logs
@@ -61,6 +62,7 @@ def create_app(settings: Settings | None = None, *, build: Build = domicile) -> 
             Exception: on_crash,
         },
         openapi_config=openapi(),
+        plugins=[Described()],
         logging_config=None,
     )
 

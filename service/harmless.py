@@ -36,6 +36,11 @@ def harmless(text: str) -> str:
     return line
 
 
+def harmless_lines(text: str) -> str:
+    """Make a text harmless that keeps its lines."""
+    return "\n".join(harmless(line) for line in text.splitlines())
+
+
 def addressed(text: str) -> bool:
     """Say whether a text holds an address or a link."""
     return _ADDRESS.search(_UNSEEN.sub("", text)) is not None

@@ -2,7 +2,8 @@
 
 Rules kept here: an MCP host is a recipient like any other, so each call is ruled on and recorded for the key it came
 with, and a cookie is no key; what comes back is marked as quoted data and holds no link but our own; no answer holds
-the text of an exception. Source: modelcontextprotocol.io, Streamable HTTP; the two tools as OpenAI's connectors ask.
+the text of an exception. Source: modelcontextprotocol.io;
+`search` and `fetch` as OpenAI's connectors ask.
 """
 
 import asyncio
@@ -30,7 +31,9 @@ from service.api.replies import log
 from service.auth import scoped
 from service.catalogue import Page
 from service.errors import LateError
-from service.harmless import harmless
+from service.findings import DEFAULT
+from service.foreseeing import foresee
+from service.harmless import harmless, harmless_lines
 from service.house import House
 from service.problems import Problem, of_error, of_refusal, problem
 from service.searching import Results, Search
@@ -49,6 +52,7 @@ def endpoint(settings: Settings) -> tuple[ASGIRouteHandler, Callable[[], Abstrac
     tool = partial(server.tool, annotations=looking, structured_output=False)
     tool("search", "Search", "Find passages in the documents that this key may see.")(search)
     tool("fetch", "Fetch", "Give the page that a search result stands on.")(fetch)
+    tool("check_residency", "Check residency", "Say what a question would be permitted to do.")(check_residency)
     host = settings.public_url.partition("://")[2]
     allowed = [host, f"{host.partition(':')[0]}:*", "127.0.0.1:*", "localhost:*"]
     served = server.streamable_http_app(
@@ -98,7 +102,7 @@ def _silent(instructions: str) -> MCPServer[Any]:
     return server
 
 
-async def search(query: str, collection: str = "default") -> CallToolResult:
+async def search(query: str, collection: str = DEFAULT) -> CallToolResult:
     """Find passages; each result's id is what `fetch` takes."""
 
     async def story(house: House, principal: Principal) -> dict[str, Any] | tuple[Refusal, str]:
@@ -115,7 +119,7 @@ async def search(query: str, collection: str = "default") -> CallToolResult:
                     "id": at,
                     "title": _title(each.name, each.page),
                     "url": f"{house.settings.public_url}{address}&start={each.start}&end={each.end}",
-                    "text": _plain(each.text),
+                    "text": harmless_lines(each.text),
                 },
             )
         own = {"receipt": outcome.receipt, "withheld": outcome.findings.withheld, "notice": NOTICE}
@@ -141,7 +145,7 @@ async def fetch(id: str) -> CallToolResult:  # noqa: A002 - the convention's nam
         return {
             "id": id,
             "title": _title(page.entry.name, page.page),
-            "text": _plain(page.text),
+            "text": harmless_lines(page.text),
             "url": f"{house.settings.public_url}{address}&start={page.start}&end={page.end}",
             "metadata": {
                 "document_id": document,
@@ -154,6 +158,15 @@ async def fetch(id: str) -> CallToolResult:  # noqa: A002 - the convention's nam
                 "notice": NOTICE,
             },
         }
+
+    return await _told(story)
+
+
+async def check_residency(collection: str = DEFAULT, purpose: str = "search") -> CallToolResult:
+    """Rule on a question without asking it: where it would be embedded, what it may search, and why not the rest."""
+
+    async def story(house: House, principal: Principal) -> dict[str, Any] | tuple[Refusal, str]:
+        return await foresee(house.engine, house.documents, principal, collection, purpose)
 
     return await _told(story)
 
@@ -187,8 +200,3 @@ def _json(body: dict[str, Any]) -> TextContent:
 
 def _title(name: str, page: int) -> str:
     return f"{harmless(name)}, p. {page}"
-
-
-def _plain(text: str) -> str:
-    """Take links and images apart, line by line."""
-    return "\n".join(harmless(line) for line in text.splitlines())

@@ -9,10 +9,12 @@ from typing import Any
 
 import msgspec
 from litestar import Controller, Response, post
+from litestar.openapi.spec import Schema
 from litestar.params import FromQuery, JSONBody
 
 from service.answering import Answer, Question
 from service.api.attending import attended
+from service.api.describing import EVENTS, described, gives
 from service.api.repeating import Repeating, cites
 from service.api.replies import Asking, Events, documents_of, house_of, refused
 from service.questions import earlier
@@ -25,7 +27,15 @@ class AnswersController(Controller):
     path = "/answers"
     tags = ["Ask"]  # noqa: RUF012 - Litestar's protocol
 
-    @post("/", opt={"scope": "ask"}, operation_id="ask", status_code=200, middleware=[Repeating()])
+    @post(
+        "/",
+        opt={"scope": "ask"},
+        operation_id="ask",
+        status_code=200,
+        middleware=[Repeating()],
+        responses={200: gives(AnswerOut)},
+        operation_class=described(gives={EVENTS: Schema()}),
+    )
     async def ask(
         self, request: Asking, data: JSONBody[QuestionIn], stream: FromQuery[bool] = False
     ) -> AnswerOut | Events | Response[dict[str, Any]]:

@@ -14,6 +14,7 @@ from ingestion.claims import Claim
 from ingestion.documents import State
 from ingestion.errors import TagError, UploadError
 from ingestion.intake import Refused
+from service.api.describing import BYTES, RAW, described
 from service.api.replies import Asking, house_of, refused
 from service.errors import InvalidRequestError
 
@@ -35,9 +36,10 @@ class DocumentsController(Controller):
 
     @put(
         "/{name:str}",
-        opt={"scope": "upload"},
+        opt={"scope": "upload", "problems": (415, 507)},
         operation_id="putDocument",
         status_code=202,
+        operation_class=described(takes={BYTES: RAW}),
         request_max_body_size=None,  # the intake measures, and cuts off with 413
     )
     async def put_document(

@@ -6,17 +6,31 @@ from litestar import Response, get
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from residency.errors import DomicileError
+from service.api.describing import described, gives
 from service.api.replies import Asking, house_of
 from service.metering import REGISTRY
 
 
-@get("/livez", opt={"exclude_from_auth": True}, exclude_from_auth=True, operation_id="livez")
+@get(
+    "/livez",
+    opt={"exclude_from_auth": True},
+    exclude_from_auth=True,
+    operation_id="livez",
+    operation_class=described(key=False),
+)
 async def livez() -> dict[str, str]:
     """Say that the loop answers."""
     return {"status": "ok"}
 
 
-@get("/readyz", opt={"exclude_from_auth": True}, exclude_from_auth=True, operation_id="readyz")
+@get(
+    "/readyz",
+    opt={"exclude_from_auth": True},
+    exclude_from_auth=True,
+    operation_id="readyz",
+    operation_class=described(key=False),
+    responses={503: gives(dict[str, Any], "Something does not work")},
+)
 async def readyz(request: Asking) -> Response[dict[str, Any]]:
     """Say whether database, Ledger, rules and at least one Site work; 503 if one does not.
 

@@ -7,6 +7,7 @@ import msgspec
 from litestar import Controller, Response, get, post
 from litestar.params import FromPath, JSONBody
 
+from service.api.describing import gives
 from service.api.replies import Asking, house_of
 from service.rulemaking import given
 
@@ -42,7 +43,12 @@ class PoliciesController(Controller):
         house = house_of(request)
         return {"proposals": await house.database.run(house.rulemaking.proposals)}
 
-    @post("/proposals", opt={"scope": "admin"}, operation_id="proposePolicies")
+    @post(
+        "/proposals",
+        opt={"scope": "admin"},
+        operation_id="proposePolicies",
+        responses={202: gives(dict[str, Any], "It waits for a second admin")},
+    )
     async def propose(self, request: Asking, data: JSONBody[Proposed]) -> Response[dict[str, Any]]:
         """Propose a policies folder: 422 with what is wrong, 201 in force at once, 202 waiting for a second admin."""
         house = house_of(request)

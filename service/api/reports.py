@@ -5,7 +5,9 @@ from typing import Annotated, Any
 from litestar import Controller, Response, get
 from litestar.params import FromPath, FromQuery, QueryParameter
 
+from service.api.describing import RAW, described
 from service.api.replies import Asking, house_of
+from service.reporting import FORMATS
 
 
 class ReportsController(Controller):
@@ -14,7 +16,12 @@ class ReportsController(Controller):
     path = "/reports"
     tags = ["Evidence"]  # noqa: RUF012 - Litestar's protocol
 
-    @get("/{kind:str}", opt={"scope": "report"}, operation_id="report")
+    @get(
+        "/{kind:str}",
+        opt={"scope": "report", "problems": (409,)},
+        operation_id="report",
+        operation_class=described(gives={kind: RAW for kind, _ in FORMATS.values()}),
+    )
     async def report(
         self,
         request: Asking,

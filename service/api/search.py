@@ -6,6 +6,7 @@ from litestar import Controller, Response, post
 from litestar.params import JSONBody
 
 from service.api.attending import attended
+from service.api.describing import gives
 from service.api.repeating import Repeating, cites
 from service.api.replies import Asking, documents_of, house_of, refused
 from service.errors import InvalidRequestError
@@ -21,7 +22,14 @@ class SearchController(Controller):
     path = "/search"
     tags = ["Ask"]  # noqa: RUF012 - Litestar's protocol
 
-    @post("/", opt={"scope": "ask"}, operation_id="search", status_code=200, middleware=[Repeating()])
+    @post(
+        "/",
+        opt={"scope": "ask"},
+        operation_id="search",
+        status_code=200,
+        middleware=[Repeating()],
+        responses={200: gives(SearchOut)},
+    )
     async def search(self, request: Asking, data: JSONBody[SearchIn]) -> SearchOut | Response[dict[str, Any]]:
         """Find Passages. 403 when no permitted place can process the question or everything held is out of reach."""
         if not 1 <= data.top_k <= MOST_RESULTS:

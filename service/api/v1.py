@@ -3,6 +3,8 @@
 from litestar import Router
 
 from service.api.answers import AnswersController
+from service.api.describing import spelled
+from service.api.dify import DifyController
 from service.api.documents import DocumentsController
 from service.api.erasures import ErasuresController, HoldsController
 from service.api.openai.chat import ChatController
@@ -33,6 +35,7 @@ def v1() -> Router:
             AnswersController,
             ChatController,
             ModelsController,
+            DifyController,
             EmbeddingsController,
             FilesController,
             StoresController,
@@ -45,5 +48,5 @@ def v1() -> Router:
             SitesController,
             ZonesController,
         ],
-        guards=[paced, scoped],
+        guards=[paced, scoped, spelled],
     )

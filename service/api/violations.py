@@ -6,7 +6,9 @@ import msgspec
 from litestar import Controller, get, post
 from litestar.params import FromPath, JSONBody, QueryParameter
 
+from residency.violations import STATES
 from service.api.replies import Asking, house_of
+from service.errors import InvalidRequestError
 
 
 class Acknowledged(msgspec.Struct, forbid_unknown_fields=True):
@@ -28,6 +30,8 @@ class ViolationsController(Controller):
     ) -> dict[str, Any]:
         """List violations, oldest first; `state` is open, acknowledged, excepted or resolved."""
         house = house_of(request)
+        if wanted and wanted not in STATES:
+            raise InvalidRequestError("unknown state", param="state", hint=f"one of {', '.join(STATES)}")
         found = await house.database.run(house.violations.listing, request.user.tenant, state=wanted)
         return {"object": "list", "data": [each.facts() for each in found]}
 

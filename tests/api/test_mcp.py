@@ -45,7 +45,7 @@ def body(result: Any) -> dict[str, Any]:
 async def test_an_assistant_searches_and_fetches(asked: Served) -> None:
     async with connected(asked, asked.key("ask")) as client:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
-        assert set(tools) == {"search", "fetch"}
+        assert set(tools) == {"search", "fetch", "check_residency"}
         assert tools["search"].annotations.read_only_hint
         found = body(await client.call_tool("search", {"query": "When does the east gate open?"}))
         best = found["results"][0]
@@ -83,6 +83,22 @@ async def test_a_refusal_is_an_error_result_with_its_clause_and_receipt(asked: S
         assert told["code"] == "residency_refused"
         assert told["reasons"]
         assert told["receipt"]
+
+
+async def test_residency_is_checked_without_asking(asked: Served) -> None:
+    async with connected(asked, asked.key("ask")) as client:
+        told = body(await client.call_tool("check_residency", {}))
+        assert told["question"]["permitted"] and told["question"]["sites"]
+        [held] = [each for each in told["held"] if each["site"] == "de-frankfurt"]
+        assert held["permitted"] and held["passages"] >= 1 and held["zone"] == "DE"
+        assert (told["collection"], told["purpose"]) == ("default", "search")
+        refused = body(await client.call_tool("check_residency", {"purpose": "advertising"}))
+        assert not refused["question"]["permitted"]
+        assert refused["question"]["why_not"] or refused["question"]["reasons"]
+        result = await client.call_tool("check_residency", {"collection": "none-such"})
+        assert result.is_error and body(result)["code"] == "not_found"
+    async with connected(asked, asked.key("ask", tenant="stranger")) as client:
+        assert body(await client.call_tool("check_residency", {}))["held"] == []
 
 
 async def test_a_question_that_is_none_is_an_error_result(asked: Served) -> None:

@@ -7,11 +7,13 @@ from typing import Any
 
 import msgspec
 from litestar import Controller, Response, post
+from litestar.openapi.spec import Schema
 from litestar.params import JSONBody
 
 from service.answering import Answer, Question
 from service.api.answers import pieces
 from service.api.attending import attended
+from service.api.describing import EVENTS, described
 from service.api.openai.wire import ChatIn, annotations, check, extras, ignored, questions_of
 from service.api.repeating import Repeating, cites
 from service.api.replies import Asking, Events, house_of, refused
@@ -38,7 +40,14 @@ class ChatController(Controller):
     path = "/chat/completions"
     tags = ["OpenAI"]  # noqa: RUF012 - Litestar's protocol
 
-    @post("/", opt={"scope": "ask"}, operation_id="createChatCompletion", status_code=200, middleware=[Repeating()])
+    @post(
+        "/",
+        opt={"scope": "ask"},
+        operation_id="createChatCompletion",
+        status_code=200,
+        middleware=[Repeating()],
+        operation_class=described(gives={EVENTS: Schema()}),
+    )
     async def complete(self, request: Asking, data: JSONBody[ChatIn]) -> Response[Any] | Events:
         """Answer the last question of the conversation; 403 before the first byte when the policy refuses."""
         check(data)

@@ -7,6 +7,7 @@ read. A file waits sealed until it is put into a vector store, unless `Domicile-
 from typing import Annotated, Any
 
 from litestar import Controller, Response, delete, get, post
+from litestar.openapi.spec import OpenAPIType, Schema
 from litestar.params import FromPath, FromQuery, QueryParameter
 
 from ingestion.arrivals import Taken
@@ -15,6 +16,7 @@ from ingestion.documents import State
 from ingestion.errors import TagError
 from ingestion.intake import Refused
 from ingestion.states import LIVING
+from service.api.describing import BYTES, RAW, described
 from service.api.multipart import Part, parts
 from service.api.openai.paging import MOST, listed, order
 from service.api.replies import Asking, house_of, refused
@@ -23,6 +25,11 @@ from service.errors import InvalidRequestError, UnsupportedParameterError
 from service.filing import Original
 
 PURPOSES = ("assistants", "user_data")
+FORM = Schema(
+    type=OpenAPIType.OBJECT,
+    properties={"file": RAW, "purpose": Schema(type=OpenAPIType.STRING, enum=list(PURPOSES))},
+    required=["file"],
+)
 _TRUTHS = {"true": True, "false": False}
 
 
@@ -51,8 +58,9 @@ class FilesController(Controller):
 
     @post(
         "/",
-        opt={"scope": "upload"},
+        opt={"scope": "upload", "problems": (415, 507)},
         operation_id="createFile",
+        operation_class=described(takes={"multipart/form-data": FORM}),
         status_code=200,
         request_max_body_size=None,  # the intake measures, and cuts off with 413
     )
@@ -84,7 +92,7 @@ class FilesController(Controller):
         body["domicile"] |= {"receipt": outcome.receipt, "created": outcome.created, "ignored": ignored}
         return Response(body, headers={"Domicile-Receipt": outcome.receipt})
 
-    @get("/", opt={"scope": "any"}, operation_id="listFiles")
+    @get("/", opt={"scope": "any", "problems": (404,)}, operation_id="listFiles")
     async def listing(
         self,
         request: Asking,
@@ -106,7 +114,12 @@ class FilesController(Controller):
         """Give one file."""
         return file_out(await house_of(request).catalogue.get(request.user, file_id))
 
-    @get("/{file_id:str}/content", opt={"scope": "ask"}, operation_id="downloadFile")
+    @get(
+        "/{file_id:str}/content",
+        opt={"scope": "ask", "problems": (409,)},
+        operation_id="downloadFile",
+        media_type=BYTES,
+    )
     async def content(self, request: Asking, file_id: FromPath[str]) -> Response[Any]:
         """Give the original back, ruled on and recorded."""
         outcome = await house_of(request).filing.content(request.user, file_id)

@@ -122,7 +122,7 @@ class StoresController(Controller):
     path = "/vector_stores"
     tags = ["OpenAI"]  # noqa: RUF012 - Litestar's protocol
 
-    @post("/", opt={"scope": "upload"}, operation_id="createVectorStore", status_code=200)
+    @post("/", opt={"scope": "upload", "problems": (404,)}, operation_id="createVectorStore", status_code=200)
     async def create(self, request: Asking, data: JSONBody[StoreIn]) -> dict[str, Any]:
         """Make a Collection, or give the one of that name; names are slugs, since they stand in reports."""
         house, principal = house_of(request), request.user
