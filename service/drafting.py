@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 
+from residency.appending import Stored
 from residency.decision import Principal, Refusal
 from residency.engine import Engine
 from residency.errors import DomicileError
 from residency.journal import Touch
-from residency.ledger import Ledger, Stored
+from residency.ledger import Ledger
 from residency.receipt import Draft, steps
 from residency.tag import Tag
 from service.findings import Findings
