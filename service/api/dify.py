@@ -76,7 +76,6 @@ class DifyController(Controller):
         outcome = await attended(request, house.searching.search(principal, ask), house.settings.limits.question_s)
         if not isinstance(outcome, Results):
             return refused(request, *outcome)
-        threshold = house.answering.threshold
         records = [
             {
                 "content": harmless_lines(passage.text),
@@ -94,7 +93,7 @@ class DifyController(Controller):
                 },
             }
             for passage in outcome.findings.passages
-            if (score := confidence([passage], threshold)) >= setting.score_threshold
+            if (score := confidence([passage], outcome.findings.calibration)) >= setting.score_threshold
         ]
         return Response({"records": records}, headers={"Domicile-Receipt": outcome.receipt})
 

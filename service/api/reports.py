@@ -7,7 +7,7 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 
 from service.api.describing import RAW, described
 from service.api.replies import Asking, house_of
-from service.reporting import FORMATS
+from service.rendering.drawing import FORMATS
 
 
 class ReportsController(Controller):
