@@ -13,6 +13,7 @@ from ingestion.errors import DocumentError, HoldError, NotFoundError
 from ingestion.forgetting import Due
 from ingestion.rows import document
 from ingestion.states import State
+from residency.database import through
 from residency.decision import Principal
 from residency.errors import KeyringError
 from residency.keytables import dek_wrapped, kek, search_keyset
@@ -54,13 +55,13 @@ async def test_a_collection_goes_as_one_and_every_document_of_it_has_its_certifi
     monkeypatch.setattr(house.shards["fra"], "purge", counted)
     house.erasure.listeners.append(told.append)
     with house.database.reading() as connection:
-        before = generation(connection, "northwind")
+        before = generation(through(connection), "northwind")
 
     order = await house.forgetting.collection(APP, "old")
 
     assert (order.documents, order.erased, order.state, told) == (3, 0, "pending", ["northwind"])
     with house.database.reading() as connection:
-        assert generation(connection, "northwind") > before  # caches of other processes see this
+        assert generation(through(connection), "northwind") > before  # caches of other processes see this
     for each in gone:
         with pytest.raises(KeyringError):
             await dek_of(house, each)
