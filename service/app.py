@@ -16,7 +16,7 @@ from residency.errors import DomicileError
 from service.api.describing import Described
 from service.api.health import livez, metrics, readyz
 from service.api.pacing import told
-from service.api.replies import on_crash, on_deep, on_error, quiet_logs
+from service.api.replies import on_crash, on_error, on_unread, quiet_logs
 from service.api.v1 import v1
 from service.auth import BearerAuth
 from service.bootstrap import domicile
@@ -58,7 +58,8 @@ def create_app(settings: Settings | None = None, *, build: Build = domicile) -> 
         exception_handlers={
             DomicileError: on_error,
             HTTPException: on_unknown,
-            RecursionError: on_deep,
+            RecursionError: on_unread,
+            UnicodeDecodeError: on_unread,
             Exception: on_crash,
         },
         openapi_config=openapi(),

@@ -95,14 +95,17 @@ def on_http(request: Request[Any, Any, State], error: HTTPException) -> Response
     return reply(Problem(made.status, made.body, {**made.headers, **dict(error.headers or {})}))
 
 
-def on_deep(request: Request[Any, Any, State], error: RecursionError) -> Response[dict[str, Any]]:
-    """Answer JSON that is nested deeper than its reader goes; anywhere else such an error is a crash."""
+def on_unread(
+    request: Request[Any, Any, State], error: RecursionError | UnicodeDecodeError
+) -> Response[dict[str, Any]]:
+    """Answer JSON that is nested too deeply or is no UTF-8 for its reader; anywhere else such an error is a crash."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     if trace is None or "/litestar/" not in trace.tb_frame.f_code.co_filename:
         return on_crash(request, error)
-    detail = "The request is nested too deeply."
+    deep = isinstance(error, RecursionError)
+    detail = "The request is nested too deeply." if deep else "The body is no JSON: it holds bytes that are no UTF-8."
     return reply(problem("invalid_request", detail, instance=_place(request), request_id=request_id(request)))
 
 

@@ -61,7 +61,7 @@ def test_openais_client_does_what_an_application_needs(gate: Served, major: str)
     told = run(gate, "openai_app.py", apart=major == "3")
     assert told["version"].split(".")[0] == major
     message = told["plain"]
-    assert message["content"].startswith("The east gate opens at 06:15 on working days.")
+    assert "The east gate opens at 06:15 on working days. [1]" in message["content"]
     [cited, *_] = [each["url_citation"] for each in message["annotations"]]
     assert TEXT[cited["start"] : cited["end"]] == cited["cited_text"]
     assert message["domicile"]["receipt"]
@@ -89,7 +89,7 @@ def test_openais_client_does_what_an_application_needs(gate: Served, major: str)
 
 def test_langchain_chats_streams_embeds_and_retrieves(gate: Served) -> None:
     told = run(gate, "langchain_app.py", apart=True)
-    assert told["plain"].startswith("The east gate opens at 06:15")
+    assert "The east gate opens at 06:15" in told["plain"]
     assert told["streamed"] == told["plain"]
     assert told["embedding"] == [384, 384]
     assert "06:15" in told["retrieved"]["text"]
@@ -105,7 +105,7 @@ def test_the_llamaindex_example_retrieves_and_answers(gate: Served) -> None:
     assert "06:15" in first.node.get_content()
     assert first.node.metadata["name"] == "gate.txt"
     answer = ours["DomicileQueryEngine"](gate.url, gate.key("ask")).query(QUESTION)
-    assert str(answer).startswith("The east gate opens at 06:15")
+    assert "The east gate opens at 06:15" in str(answer)
     assert answer.metadata["receipt"]
     assert {node.node.metadata["name"] for node in answer.source_nodes} == {"gate.txt"}
     refused = ours["DomicileRetriever"](gate.url, gate.key("ask", tenant="overseas", ceiling=("US",)))
@@ -117,7 +117,7 @@ def test_the_openai_example_prints_answer_source_and_receipt(gate: Served) -> No
     ours = runpy.run_path(str(EXAMPLES / "openai_chat.py"))
     with ours["connect"](gate.url, gate.key("ask"), http_client=httpx.Client(trust_env=False)) as client:
         lines = list(ours["ask"](client, QUESTION))
-        assert lines[0].startswith("The east gate opens at 06:15")
+        assert "The east gate opens at 06:15" in lines[0]
         assert "[1] gate.txt, page 1" in lines[1]
         assert "processed in DE" in lines[-1]
         assert "".join(ours["stream"](client, QUESTION)) == lines[0]

@@ -271,6 +271,46 @@ def test_nothing_is_no_question(asked: httpx.Client, question: str) -> None:
         assert (reply.status_code, reply.json()["code"]) == (400, "invalid_request"), path
 
 
+@pytest.mark.parametrize("text", [r"\ud800 passphrase", r"passphrase \udc00\ud800", "\x01", "passphrase \xff"])
+def test_text_that_is_no_unicode_is_no_json(asked: httpx.Client, text: str) -> None:
+    headers = {"Content-Type": "application/json"}
+    chat = f'{{"model": "domicile/default", "messages": [{{"role": "user", "content": "{text}"}}]}}'
+    for path, body in (
+        ("/v1/answers", f'{{"question": "{text}"}}'),
+        ("/v1/search", f'{{"query": "{text}"}}'),
+        ("/v1/chat/completions", chat),
+        ("/v1/embeddings", f'{{"input": "{text}"}}'),
+        ("/v1/retrieval", f'{{"knowledge_id": "default", "query": "{text}"}}'),
+    ):
+        reply = asked.post(path, content=body.encode("latin-1"), headers=headers)
+        assert (reply.status_code, reply.json()["code"]) == (400, "invalid_request"), path
+
+
+# --- a Site that does not answer ---
+
+
+def test_a_shard_that_hangs_is_named_in_the_reply_and_in_the_receipt(served: Served, asked: httpx.Client) -> None:
+    live(asked, "bateaux.txt", "La passphrase du bateau est gravée sur la cloche.\n", jurisdiction="FR")
+    searching: Any = served.house.searching
+    shards, before = searching._shards, (searching._shards["fr-paris"], searching._deadline)
+    shards["fr-paris"], searching._deadline = Hanging(), 3.0
+    try:
+        found = asked.post("/v1/answers", json={"question": QUESTION}).json()
+    finally:
+        shards["fr-paris"], searching._deadline = before
+    assert found["unreached"] == ["fr-paris"]
+    assert "16 characters" in found["answer"]
+    receipt = asked.get(f"/v1/receipts/{found['receipt']}").json()["receipt"]
+    assert receipt["facts"] == {"unreached": ["fr-paris"]}
+
+
+class Hanging:
+    """A shard that never answers."""
+
+    async def search(self, *_: Any) -> Any:
+        await asyncio.Event().wait()
+
+
 # --- conversations ---
 
 
