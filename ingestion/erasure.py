@@ -260,7 +260,7 @@ class Erasure:
     async def shred(self, identifiers: Sequence[str]) -> int:
         """Destroy the key of every version of these; gives how many there were, and proves that none is left."""
         found = await self.database.run(self._deks, identifiers)
-        await self.keyring.shred_all(found, within=self.horizon.total_seconds())
+        await self.keyring.shred_all(found)
         if await self.database.run(self._deks, identifiers, wrapped=True):
             raise ErasureError("a key of the document is still there", hint="it is tried again")
         return len(found)

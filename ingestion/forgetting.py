@@ -236,7 +236,7 @@ class Forgetting:
         """Destroy the search keys of tenants of whom everything was erased: no point is left that they serve."""
         for tenant, keys in (await self.database.run(self._orphaned)).items():
             for key in keys:
-                await self.erasure.keyring.shred(key, within=self.erasure.horizon.total_seconds())
+                await self.erasure.keyring.shred(key)
             await self.database.run(self._unkey, tenant, keys)
 
     def _orphaned(self) -> dict[str, list[bytes]]:

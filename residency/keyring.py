@@ -53,7 +53,7 @@ _Held = tuple[OpenDek, bytes, float]
 class Keyring:
     """All keys of this house. `providers` by Site id; `mac_key` is 32 bytes and keys the MACs of names and contents.
 
-    `horizon` is how long, in seconds, a retired KEK version is kept.
+    `horizon` is how long, in seconds, a KEK version is kept once it is retired, or once a key under it was shredded.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class Keyring:
         self._store = Keystore(database)
         self._keks = Keks(database, self._store, providers, horizon)
         self._mac_key = mac_key
+        self._horizon = horizon
         self._open: dict[bytes, _Held] = {}
         self._searching: dict[tuple[str, str, str], tuple[SearchKeys, tuple[bytes, ...], float]] = {}
         self._spare: dict[bytes, int] = {}
@@ -164,17 +165,20 @@ class Keyring:
             raise KeyringError(f"key {dek_id.hex()} changed while it was retagged", hint="try again")
         self._forget(dek_id)
 
-    async def shred(self, dek_id: bytes, *, within: float | None = None) -> bool:
+    async def shred(self, dek_id: bytes) -> bool:
         """Shred one, see `shred_all`; False when it was gone already."""
-        return await self.shred_all([dek_id], within=within) == 1
+        return await self.shred_all([dek_id]) == 1
 
-    async def shred_all(self, dek_ids: Sequence[bytes], *, within: float | None = None) -> int:
+    async def shred_all(self, dek_ids: Sequence[bytes]) -> int:
         """Delete wrapped keys: what they sealed is unreadable from these commits on. Gives how many were there.
 
-        Old pages may hold them until `Database.checkpoint`; backups until the KEK is destroyed, within so many seconds.
+        Old pages may hold them until `Database.checkpoint`; backups until the KEK is destroyed, which is due a horizon
+        from now for every version that one of them ever lay under.
         """
         starts = range(0, len(dek_ids), 400)
-        gone = sum([await self._database.run(self._store.shred, dek_ids[at : at + 400], within) for at in starts])
+        gone = sum(
+            [await self._database.run(self._store.shred, dek_ids[at : at + 400], self._horizon) for at in starts]
+        )
         self.empty()
         return gone
 

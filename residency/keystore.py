@@ -151,7 +151,7 @@ class Keystore:
             )
         return count
 
-    def shred(self, dek_ids: Sequence[bytes], within: float | None = None) -> int:
+    def shred(self, dek_ids: Sequence[bytes], within: float) -> int:
         """Delete wrapped keys and mark the DEKs; gives how many there were.
 
         `within` (seconds) sets the term of every KEK version that one was ever wrapped under: its own and those before.
@@ -162,9 +162,9 @@ class Keystore:
             over = connection.execute(mine).all()
             gone = connection.execute(sa.delete(dek_wrapped).where(dek_wrapped.c.dek_id.in_(dek_ids))).rowcount
             connection.execute(sa.update(dek).where(dek.c.id.in_(dek_ids)).values(state="shredded"))
-            for kek_id, version in over if within is not None else ():
+            for kek_id, version in over:
                 ever = (kek.c.id == kek_id, kek.c.version <= version, kek.c.state != "destroyed")
-                connection.execute(sa.update(kek).where(*ever).values(due=self._sooner(within or 0.0)))
+                connection.execute(sa.update(kek).where(*ever).values(due=self._sooner(within)))
         return int(gone)
 
     def _sooner(self, within: float) -> sa.ColumnElement[float]:

@@ -13,7 +13,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from tests.leak.test_canaries import dense, needles, unpacked
+from tests.doubles.disguises import dense, needles, unpacked
 
 IDS = re.compile(rb"[0-9a-f]{32}")
 
@@ -33,7 +33,7 @@ def loot(place: Path, words: list[str]) -> dict[str, Any]:
             found["words"] += [f"{name}: {how}" for _, how, needle in wanted if needle in text]
         with contextlib.suppress(sqlite3.DatabaseError):
             found["rows"] |= _rows(path)
-        with contextlib.suppress(tarfile.TarError), tarfile.open(path) as tar:
+        with contextlib.suppress(tarfile.TarError), tarfile.open(path, "r:") as tar:
             found["members"] += len(tar.getnames())
     return found | {"ids": len(ids), "words": sorted(set(found["words"]))}
 

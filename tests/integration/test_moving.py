@@ -17,7 +17,7 @@ from ingestion.states import State
 from residency.decision import Principal
 from residency.envelope import PassageSealer
 from residency.errors import SiteError
-from residency.keytables import dek, dek_wrapped
+from residency.keytables import dek, dek_wrapped, kek
 from residency.leaves import touches
 from residency.ports import PointFilter
 from residency.route import Action
@@ -81,7 +81,9 @@ async def test_a_moved_document_answers_from_its_new_site_and_is_gone_from_the_o
         mine = sa.select(dek.c.id).where(dek.c.subject_id == bytes.fromhex(before.id))
         held = connection.execute(sa.select(dek_wrapped.c.dek_id).where(dek_wrapped.c.dek_id.in_(mine))).scalars().all()
         old = connection.execute(sa.select(document).where(document.c.version == 1)).one()
+        terms = {row.site_id: row.due for row in connection.execute(sa.select(kek.c.site_id, kek.c.due))}
     assert [bytes(each) for each in held] == [now.dek_id]
+    assert terms["fra"] is not None and terms["par"] is None  # backups of the old Site have their day
     assert (old.state, old.name_sealed, old.passages_total, old.bytes_total) == (State.ERASED, b"", 0, 0)
 
 

@@ -17,7 +17,7 @@ from ingestion.archive import ArchiveWriter
 from ingestion.backup import Backup
 from residency import seal
 from service import accounts
-from tests.doubles.ingesting import ingesting
+from tests.doubles.ingesting import ingesting, site
 from tests.doubles.looking import live
 from tests.doubles.unsealed import plain
 
@@ -30,7 +30,7 @@ async def houseful(folder: Path) -> dict[str, Path]:
     """Fill a house and take from it the three things that somebody may steal, without `keys/`."""
     home = folder / "home"
     home.mkdir()
-    async with ingesting(home) as house:
+    async with ingesting(home, fleet=site("fra", "DE", "DE")) as house:
         await live(house, f"{WORDS[0]} {WORDS[1]}.txt", BODY)
         with house.database.transaction() as connection:
             row = {"id": "northwind", "ceiling": ["EEA"], "zone": "DE", "created": 0.0}
