@@ -172,8 +172,7 @@ class Keyring:
     async def shred_all(self, dek_ids: Sequence[bytes]) -> int:
         """Delete wrapped keys: what they sealed is unreadable from these commits on. Gives how many were there.
 
-        Old pages may hold them until `Database.checkpoint`; backups until the KEK is destroyed, which is due a horizon
-        from now for every version that one of them ever lay under.
+        Old pages may hold them until `Database.checkpoint`, backups until their KEK's versions go, a horizon from now.
         """
         starts = range(0, len(dek_ids), 400)
         gone = sum(
