@@ -31,6 +31,8 @@ collection = sa.Table(
     sa.Column("paused", sa.Boolean, nullable=False, default=False),
     sa.Column("model", sa.String(80), nullable=False, default=""),
     sa.Column("created", sa.Float, nullable=False),
+    sa.Column("passage_words", sa.Integer, nullable=False, default=0, server_default="0"),
+    sa.Column("overlap_words", sa.Integer, nullable=False, default=0, server_default="0"),
     sa.UniqueConstraint("tenant_id", "name"),
 )
 
@@ -50,6 +52,7 @@ tenant_turn = sa.Table(
     sa.Column("tenant_id", sa.String(63), primary_key=True),
     sa.Column("spent_ms", sa.Float, nullable=False),
     sa.Column("generation", sa.BigInteger, nullable=False),
+    sa.Column("paused", sa.Boolean, nullable=False, default=False, server_default=sa.false()),
 )
 
 # Every search asks these two; built once, they need no key of their own in SQLAlchemy's cache.

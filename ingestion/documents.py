@@ -30,6 +30,27 @@ _UNBORN = (State.RECEIVING, State.MOVING)
 """Not yet a version that anybody is told of."""
 
 
+def way_done(state: State, share: float) -> float:
+    """Say how far the way to live is done, 0 to 1; `share` of the Passages is done in the present state."""
+    match state:
+        case State.RECEIVING | State.MOVING | State.FAILED | State.ERASED:
+            return 0.0
+        case State.SEALED:
+            return 0.05
+        case State.PARSED:
+            return 0.1
+        case State.TAGGED:
+            return 0.12
+        case State.SPLIT:
+            return 0.15 + 0.65 * share
+        case State.EMBEDDED:
+            return 0.8 + 0.15 * share
+        case State.INDEXED:
+            return 0.97
+        case _:
+            return 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """One version of a Document as the service shows it. `name_sealed` opens with the version's DEK alone."""
@@ -63,24 +84,7 @@ class Document:
     @property
     def progress(self) -> float:
         """How far the way to live is done, 0 to 1, from the row's counters."""
-        share = self.passages_done / self.passages if self.passages else 0.0
-        match self.state:
-            case State.RECEIVING | State.MOVING | State.FAILED | State.ERASED:
-                return 0.0
-            case State.SEALED:
-                return 0.05
-            case State.PARSED:
-                return 0.1
-            case State.TAGGED:
-                return 0.12
-            case State.SPLIT:
-                return 0.15 + 0.65 * share
-            case State.EMBEDDED:
-                return 0.8 + 0.15 * share
-            case State.INDEXED:
-                return 0.97
-            case _:
-                return 1.0
+        return way_done(self.state, self.passages_done / self.passages if self.passages else 0.0)
 
     @property
     def error(self) -> dict[str, str] | None:

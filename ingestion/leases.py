@@ -45,7 +45,7 @@ _READY_AT_SITE = """
 d.tenant_id = t.tenant_id AND d.state IN ({states}) AND d.site_id = :site
 AND (d.state IN ('erasing', 'replaced') OR d.tag_digest IN :permitted) AND d.not_before <= {clock}
 AND (d.lease_until IS NULL OR d.lease_until < {clock})
-AND (d.state = 'erasing' OR d.collection_id NOT IN (SELECT id FROM collection WHERE paused))
+AND (d.state = 'erasing' OR NOT t.paused AND d.collection_id NOT IN (SELECT id FROM collection WHERE paused))
 ORDER BY d.not_before LIMIT 1
 """
 # The inner SELECT hangs on the tenant, so each tenant costs one look into the index, however long its queue is.
@@ -58,7 +58,7 @@ _POSTGRESQL = """
 """
 _PICK = """
 WITH pick AS MATERIALIZED (
-  SELECT d.id, d.version FROM (SELECT tenant_id FROM tenant_turn ORDER BY spent_ms) t
+  SELECT d.id, d.version FROM (SELECT tenant_id, paused FROM tenant_turn ORDER BY spent_ms) t
   CROSS JOIN LATERAL (SELECT d.id, d.version FROM document d WHERE {ready} FOR UPDATE SKIP LOCKED) d LIMIT 1)
 """
 

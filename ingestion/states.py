@@ -35,6 +35,8 @@ LIVING: Final = (*COMING, State.LIVE, State.QUARANTINED)
 """A version that stands for the Document: the same bytes again change nothing."""
 RETAGGING: Final = "retagging"
 """Cause of a quarantined version whose Tag was changed: its copy under the new Tag is on the way."""
+PAUSED: Final = 9e14
+"""A `not_before` that comes when a person resumes the Document."""
 NEVER: Final = 1e15
 """A `not_before` that does not come: another version's row carries the work."""
 
@@ -52,6 +54,7 @@ HINTS: Final[dict[str, str]] = {
     "site_refused": "the Site that holds it is not permitted under its narrowed Tag; a reviewer decides",
     "retagging": "its Tag was changed; it is sealed anew under the new one and comes back by itself",
     "retag_failed": "it could not be sealed anew under its new Tag; a reviewer decides again",
+    "paused": "work on it is paused; resume it",
     "residency_denied": "the policy refuses this step at present; it goes on when the policy permits it",
     "site_unavailable": "a Site does not answer; it goes on by itself",
     "storage_full": "a Site has no room left; it goes on when there is some",

@@ -58,8 +58,11 @@ async def domicile(
     work: bool = True,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     embedders: Mapping[str, Embedder] | None = None,
+    within: str = "",
 ) -> AsyncIterator[House]:
     """Build the house. `index` opens shards and embedders (and takes the home's lock); `work` runs workers beside.
+
+    Workers stand at the Sites that lie in the Zone `within`, and read and embed at no other; empty: at every Site.
 
     Raises `HomeError`, `PolicyError`, `ZoneError`, `SiteError` when it cannot stand.
     """
@@ -71,6 +74,7 @@ async def domicile(
     from ingestion.holds import Holds
     from ingestion.intake import Intake
     from ingestion.leases import Leases
+    from ingestion.pausing import Pausing
     from ingestion.pipeline import Pipeline
     from ingestion.promises import Promises
     from ingestion.restore import Restore
@@ -188,6 +192,11 @@ async def domicile(
             promises=Promises(database, ledger),
             horizon=horizon.total_seconds(),
         )
+        places = [
+            each.id
+            for each in fleet.sites.values()
+            if not within or engine.zones.within(each.zone, zones.check(within))
+        ]
         pipeline = Pipeline(
             database=database,
             leases=leases,
@@ -196,7 +205,7 @@ async def domicile(
             ledger=ledger,
             shards=outlets.shards,
             vaults=outlets.vaults,
-            embedders=outlets.embedders,
+            embedders={site: body for site, body in outlets.embedders.items() if site in places},
             passage_words=settings.ingestion.passage_words,
             tag_rules=partial(tag_rules, settings),
         )
@@ -232,7 +241,7 @@ async def domicile(
             leases=leases,
             pipeline=pipeline,
             erasure=erasure,
-            sites=tuple(outlets.shards),
+            sites=tuple(site for site in outlets.shards if site in places),
             concurrency=max(1, settings.ingestion.workers),
             tidy=hourly,
         )
@@ -287,6 +296,7 @@ async def domicile(
             intake=intake,
             worker=worker,
             erasure=erasure,
+            pausing=Pausing(database=database, erasure=erasure),
             forgetting=forgetting,
             holds=holds,
             backup=Backup(

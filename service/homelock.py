@@ -37,10 +37,13 @@ def _held(path: Path) -> HomeError:
         who = f"`domicile {holder['verb']}` (process {holder['pid']})"
     except (ValueError, KeyError, OSError):
         who = "another domicile process"
-    return HomeError(
-        f"this home is in use by {who}",
-        hint="ask that one over HTTP (docs/api.md), stop it first, or give --home another folder",
-    )
+    hint = "ask that one over HTTP (docs/api.md), stop it first, or give --home another folder"
+    if _verb() == "work":
+        hint = (
+            "embedded shards belong to one process, and `serve` works by itself (ingestion.workers); "
+            "more processes need PostgreSQL and Qdrant servers"
+        )
+    return HomeError(f"this home is in use by {who}", hint=hint)
 
 
 def _verb() -> str:

@@ -11,6 +11,7 @@ from ingestion.forgetting import Forgetting
 from ingestion.holds import Holds
 from ingestion.intake import Intake
 from ingestion.moving import Moving
+from ingestion.pausing import Pausing
 from ingestion.restore import Restore
 from ingestion.reviewing import Reviewing
 from ingestion.worker import Worker
@@ -57,6 +58,7 @@ class House:
     intake: Intake
     worker: Worker
     erasure: Erasure
+    pausing: Pausing
     forgetting: Forgetting
     holds: Holds
     backup: Backup

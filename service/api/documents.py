@@ -131,6 +131,31 @@ class DocumentsController(Controller):
         house.worker.wake()
         return (await house.catalogue.get(request.user, document_id)).facts()
 
+    @post("/{document_id:str}/pause", opt={"scope": "upload"}, operation_id="pauseDocument", status_code=202)
+    async def pause(self, request: Asking, document_id: FromPath[str]) -> dict[str, Any]:
+        """Stop work on a document at once; what was done stays done. 409 when nobody works on it."""
+        return await self._paused(request, document_id, paused=True)
+
+    @post("/{document_id:str}/resume", opt={"scope": "upload"}, operation_id="resumeDocument", status_code=202)
+    async def resume(self, request: Asking, document_id: FromPath[str]) -> dict[str, Any]:
+        """Go on with a paused document from the step where it stood."""
+        return await self._paused(request, document_id, paused=False)
+
+    async def _paused(self, request: Asking, document_id: str, *, paused: bool) -> dict[str, Any]:
+        house, tenant = house_of(request), request.user.tenant
+        await house.catalogue.get(request.user, document_id)
+        await house.database.run(lambda: house.pausing.document(tenant, document_id, paused=paused))
+        house.worker.wake()
+        return (await house.catalogue.get(request.user, document_id)).facts()
+
+    @post("/{document_id:str}/cancel", opt={"scope": "upload"}, operation_id="cancelDocument", status_code=202)
+    async def cancel(self, request: Asking, document_id: FromPath[str]) -> dict[str, Any]:
+        """Give up a document that never went live: it is erased, with a certificate. 409 once it was live."""
+        house = house_of(request)
+        await house.catalogue.get(request.user, document_id)
+        await house.pausing.cancel(request.user, document_id)
+        return {"id": document_id, "state": "erasing", "certificate": f"/v1/documents/{document_id}/erasure"}
+
     @post("/{document_id:str}/move", opt={"scope": "admin"}, operation_id="moveDocument", status_code=202)
     async def move(self, request: Asking, document_id: FromPath[str], data: JSONBody[MoveIn]) -> Response[Any]:
         """Move a document to another site; workers copy it, check the copy, switch, and clear the old site.

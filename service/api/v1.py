@@ -20,6 +20,7 @@ from service.api.reviews import ReviewsController
 from service.api.search import SearchController
 from service.api.sites import SitesController, ZonesController
 from service.api.violations import ViolationsController
+from service.api.work import WorkController
 from service.auth import scoped
 
 
@@ -29,6 +30,7 @@ def v1() -> Router:
         "/v1",
         route_handlers=[
             DocumentsController,
+            WorkController,
             ErasuresController,
             HoldsController,
             SearchController,

@@ -25,7 +25,7 @@ VERBS = {
     "search": ("service.cli.data", "Find passages."),
     "ask": ("service.cli.data", "Ask a question."),
     "eval": ("service.cli.evaluation", "Judge search and answers by a file of questions."),
-    "documents": ("service.cli.data", "List documents, their states and places."),
+    "documents": ("service.cli.working", "List documents; retry, pause, resume and cancel them."),
     "review": ("service.cli.reviews", "List, show and decide Tags in dispute."),
     "retag": ("service.cli.reviews", "Give a live document a narrower Tag."),
     "move": ("service.cli.sites", "Take a document to another Site."),

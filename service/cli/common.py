@@ -10,6 +10,7 @@ import msgspec
 import rich_click as click
 from click.exceptions import Exit
 from rich.console import Console
+from rich.table import Table
 
 from residency.decision import Principal, Refusal
 from service.accounts import ACTIVITIES, SCOPES
@@ -59,7 +60,14 @@ def run(story: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(story)
 
 
-def in_house(settings: Settings, story: Callable[..., Awaitable[T]], *, index: bool = True, work: bool = False) -> T:
+def in_house(
+    settings: Settings,
+    story: Callable[..., Awaitable[T]],
+    *,
+    index: bool = True,
+    work: bool = False,
+    within: str = "",
+) -> T:
     """Build the house, run the story in it, close the house."""
 
     async def whole() -> T:
@@ -68,7 +76,7 @@ def in_house(settings: Settings, story: Callable[..., Awaitable[T]], *, index: b
         from service.outfitting import tripwire
 
         tripwire(settings, rules(settings)[2]).install()
-        async with domicile(settings, index=index, work=work) as house:
+        async with domicile(settings, index=index, work=work, within=within) as house:
             return await story(house)
 
     return run(whole())
@@ -94,3 +102,26 @@ def show_refusal(refusal: Refusal, receipt: str, *, as_json: bool) -> None:
             people.print(f"  remedy  {refusal.remedy}")
         people.print(f"  receipt {receipt}")
     raise Exit(REFUSED)
+
+
+def table_of(rows: list[dict[str, Any]]) -> None:
+    """Print documents for people: state, place and what to do next."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("document", "state", "site", "zone", "passages", "id", "note"):
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        note = (row.get("error") or {}).get("hint", "")
+        if row["state"] == "refused":
+            facts = row["refusal"]
+            clauses = ", ".join(reason["policy"] for reason in facts["reasons"]) or ", ".join(facts["why_not"])
+            note = f"{clauses}: {facts['remedy']}"
+        table.add_row(
+            row["name"] or "(name withheld)",
+            row["state"],
+            row.get("site", ""),
+            row.get("zone", ""),
+            str(row.get("passages", "")),
+            row.get("id", ""),
+            note,
+        )
+    people.print(table)

@@ -1,4 +1,4 @@
-"""`domicile ingest|search|ask|documents`: the operator's hands on documents, ruled on like everybody's."""
+"""`domicile ingest|search|ask`: the operator's hands on documents, ruled on like everybody's."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,7 +8,6 @@ from typing import Any
 import rich_click as click
 from click.exceptions import Exit
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from ingestion.claims import Claim
 from ingestion.documents import State
@@ -23,6 +22,7 @@ from service.cli.common import (
     people,
     show,
     show_refusal,
+    table_of,
     tenant_option,
 )
 from service.house import House
@@ -95,7 +95,7 @@ def ingest(settings: Settings, tenant: str, as_json: bool, paths: tuple[str, ...
     if as_json:
         show({"documents": results})
     else:
-        _table(results)
+        table_of(results)
     if not good:
         raise Exit(PARTLY if any(row.get("id") for row in results) else 3)
 
@@ -200,33 +200,6 @@ def ask(settings: Settings, tenant: str, as_json: bool, question: str, collectio
     people.print(f"[dim]receipt {outcome.receipt}[/]")
 
 
-@click.command()
-@home_option
-@tenant_option
-@json_option
-@click.option("--collection", default="", help="Only this collection.")
-def documents(settings: Settings, tenant: str, as_json: bool, collection: str) -> None:
-    """List documents with state, place and what to do when something is wrong."""
-
-    async def story(house: House) -> list[dict[str, Any]]:
-        await house.welcome(tenant)
-        rows: list[dict[str, Any]] = []
-        cursor = ""
-        while True:
-            entries, cursor = await house.catalogue.listing(
-                operator(settings, tenant), collection=collection, cursor=cursor, limit=100
-            )
-            rows += [entry.facts() for entry in entries]
-            if not cursor:
-                return rows
-
-    rows = in_house(settings, story, index=False)
-    if as_json:
-        show({"documents": rows})
-    else:
-        _table(rows)
-
-
 def _size(path: Path) -> int:
     return path.stat().st_size
 
@@ -246,25 +219,3 @@ def _progress(quiet: bool) -> Progress:
         disable=quiet or not people.is_terminal,
         transient=True,
     )
-
-
-def _table(rows: list[dict[str, Any]]) -> None:
-    table = Table(box=None, pad_edge=False)
-    for title in ("document", "state", "site", "zone", "passages", "id", "note"):
-        table.add_column(title, overflow="fold")
-    for row in rows:
-        note = (row.get("error") or {}).get("hint", "")
-        if row["state"] == "refused":
-            facts = row["refusal"]
-            clauses = ", ".join(reason["policy"] for reason in facts["reasons"]) or ", ".join(facts["why_not"])
-            note = f"{clauses}: {facts['remedy']}"
-        table.add_row(
-            row["name"] or "(name withheld)",
-            row["state"],
-            row.get("site", ""),
-            row.get("zone", ""),
-            str(row.get("passages", "")),
-            row.get("id", ""),
-            note,
-        )
-    people.print(table)

@@ -134,23 +134,31 @@ def serve(settings: Settings, host: str, port: int, tenant: str) -> None:
 @click.command()
 @home_option
 @click.option("--once", is_flag=True, help="End when nothing is waiting.")
-def work(settings: Settings, once: bool) -> None:
+@click.option(
+    "--zone", default="", help="Work only at Sites in this Zone, such as FR; default: every Site of the Fleet."
+)
+def work(settings: Settings, once: bool, zone: str) -> None:
     """Work on waiting documents without serving; any number of these on PostgreSQL with remote shards."""
 
     async def story(house: object) -> None:
         from service.house import House
 
         assert isinstance(house, House)  # noqa: S101 - tells the type checker
+        if not house.worker.sites:
+            raise HomeError(
+                f"no Site of the Fleet {f'in {zone} ' if zone else ''}holds a shard",
+                hint="`domicile sites list` shows the Zone of each",
+            )
         if once:
             await house.worker.drain()
             return
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, house.stopping.set)
-        people.print("working; stop with Ctrl-C")
+        people.print(f"working at {', '.join(house.worker.sites)}; stop with Ctrl-C")
         await house.worker.run(house.stopping)
 
-    in_house(settings, story)
+    in_house(settings, story, within=zone)
 
 
 @click.command()

@@ -12,7 +12,10 @@ pytestmark = pytest.mark.enable_socket
 
 TEXT = "The gate of the northern depot closes at 18:30. The key hangs in the porter's lodge.\n"
 BROKEN = b"%PDF-1.7\n" + b"no objects here\n" * 20
-CALLS = [("GET", ""), ("DELETE", ""), ("POST", "/retry"), ("GET", "/erasure")]
+CALLS = [
+    *(("POST", f"/{each}") for each in ("retry", "pause", "resume", "cancel")),
+    ("GET", ""), ("DELETE", ""), ("GET", "/erasure"),
+]  # fmt: skip
 
 
 def test_a_document_is_taken_in_with_its_id_its_tag_and_its_receipt(client: httpx.Client) -> None:
@@ -157,6 +160,28 @@ def test_a_live_document_is_not_tried_again(client: httpx.Client) -> None:
     found = live(client, "fine.txt", TEXT)
     reply = client.post(f"/v1/documents/{found['id']}/retry")
     assert (reply.status_code, reply.json()["code"]) == (409, "state_conflict")
+
+
+def test_work_on_a_collection_is_braked_and_goes_on(client: httpx.Client) -> None:
+    live(client, "before.txt", TEXT, collection="braked")
+    assert client.post("/v1/work/pause", json={"collection": "braked"}).json() == {
+        "collection": "braked",
+        "paused": True,
+    }
+    taken = put(client, "waiting.txt", "A heron.\n", collection="braked").json()
+    found = client.get("/v1/work", params={"collection": "braked"}).json()
+    assert (found["states"], found["waiting"], found["paused"]) == ({"live": 1, "sealed": 1}, 1, True)
+    assert found["eta_s"] is None and 0.5 < found["progress"] < 1
+    assert client.get("/v1/work", params={"document": taken["id"]}).json()["progress"] == 0.05
+    paused = client.post(f"/v1/documents/{taken['id']}/pause")
+    assert (paused.status_code, paused.json()["error"]["code"]) == (202, "paused")
+    client.post("/v1/work/resume", json={"collection": "braked"})
+    assert client.get(f"/v1/documents/{taken['id']}").json()["state"] == "sealed"
+    assert client.post(f"/v1/documents/{taken['id']}/resume").json()["error"] is None
+    assert settled(client, taken["id"])["state"] == "live"
+    refused = client.post(f"/v1/documents/{taken['id']}/cancel")
+    assert (refused.status_code, refused.json()["code"]) == (409, "state_conflict")
+    assert client.get("/v1/work", params={"collection": "nowhere"}).status_code == 404
 
 
 @pytest.mark.parametrize(("method", "rest"), CALLS)

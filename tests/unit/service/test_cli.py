@@ -448,6 +448,26 @@ def test_migrating_again_changes_nothing(home: Path) -> None:
     assert len(said) == 1
 
 
+def test_documents_are_paused_resumed_retried_and_given_up(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "slow.txt").write_text("The owl sleeps by day.\n", encoding="utf-8")
+    words = ("ingest", str(tmp_path / "slow.txt"), "--jurisdiction", "DE", "--no-wait", "--collection", "owls")
+    (row,) = told(*words, home=home)["documents"]
+    run("documents", "pause", row["id"], home=home)
+    run("work", "--once", home=home)
+    assert (rows(home)["slow.txt"]["state"], rows(home)["slow.txt"]["error"]["code"]) == ("sealed", "paused")
+    run("documents", "resume", row["id"], home=home)
+    run("documents", "pause", "--collection", "owls", home=home)
+    assert "paused" in run("documents", "progress", "--collection", "owls", home=home).stderr
+    run("documents", "resume", "--collection", "owls", home=home)
+    assert "only a failed document" in run("documents", "retry", row["id"], home=home, code=1).stderr
+    assert "name documents" in run("documents", "pause", home=home, code=1).stderr
+    run("documents", "cancel", row["id"], home=home)
+    assert "slow.txt" not in rows(home)  # its key is gone, and with it its name
+    run("work", "--once", home=home)
+    assert row["id"] not in {each["id"] for each in told("documents", home=home)["documents"]}
+    assert "no Site of the Fleet in US" in run("work", "--once", "--zone", "US", home=home, code=1).stderr
+
+
 def test_work_ends_when_nothing_is_waiting(home: Path, tmp_path: Path) -> None:
     (tmp_path / "later.txt").write_text("The dormouse wakes in April.\n", encoding="utf-8")
     words = ("ingest", str(tmp_path / "later.txt"), "--jurisdiction", "DE", "--no-wait")
