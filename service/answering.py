@@ -37,6 +37,8 @@ class Question:
     """An earlier question of the same asker that this one goes on from; read together with it, and data."""
     param: str = "question"
     """What the client called it, for problems with it."""
+    language: str = ""
+    """As of a `Search`."""
 
     @property
     def whole(self) -> str:
@@ -104,6 +106,7 @@ class Answering:
             question.documents,
             question.activity,
             kind="answer",
+            language=question.language,
             param=question.param,
         )
         findings = await self._searching.find(principal, ask)

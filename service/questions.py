@@ -38,6 +38,8 @@ _GOES_ON: Final = re.compile(
     re.IGNORECASE,
 )
 
+_LANGUAGE: Final = re.compile(r"(?:(?P<code>[A-Za-z]{2,3})(?:[-_][A-Za-z0-9]{2,8})*)?")
+
 
 def readable(text: str, *, most: int = LONGEST, param: str = "query") -> str:
     """Give the question as it is searched for: control characters are blanks. Raises `InvalidRequestError`.
@@ -54,6 +56,18 @@ def readable(text: str, *, most: int = LONGEST, param: str = "query") -> str:
     if blank(plain):
         raise InvalidRequestError("the question is empty", param=param, hint="write a question")
     return plain.strip()
+
+
+def spoken_in(code: str) -> str:
+    """Give a language that an asker named, in lower case; empty when none was. Raises `InvalidRequestError`.
+
+    A region behind the code (`de-AT`, RFC 5646) names no other stemmer and is left out.
+    """
+    found = _LANGUAGE.fullmatch(code.strip())
+    if found is None:
+        hint = "give an ISO 639-1 code such as `de`, or leave `language` out"
+        raise InvalidRequestError("`language` names no language", param="language", hint=hint)
+    return found["code"].lower() if found["code"] else ""
 
 
 def blank(text: str) -> bool:

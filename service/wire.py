@@ -20,6 +20,8 @@ class SearchIn(msgspec.Struct, forbid_unknown_fields=True):
     collection: str = "default"
     filters: dict[str, Any] | None = None
     """`{"documents": ["<id>", …]}` narrows the search to these Documents."""
+    language: str = ""
+    """ISO 639-1 code of the question's language, such as `de`; empty: told from its words."""
 
 
 class QuestionIn(msgspec.Struct, forbid_unknown_fields=True):
@@ -31,6 +33,8 @@ class QuestionIn(msgspec.Struct, forbid_unknown_fields=True):
     """As in a search."""
     earlier: list[str] = []
     """The asker's earlier questions, oldest first; a short follow-up is read together with the last of them."""
+    language: str = ""
+    """ISO 639-1 code of the question's language, such as `de`; empty: told from its words."""
 
 
 class ResultOut(msgspec.Struct):

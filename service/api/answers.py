@@ -17,7 +17,7 @@ from service.api.attending import attended
 from service.api.describing import EVENTS, described, gives
 from service.api.repeating import Repeating, cites
 from service.api.replies import Asking, Events, documents_of, house_of, refused
-from service.questions import earlier
+from service.questions import earlier, spoken_in
 from service.wire import AnswerOut, QuestionIn, answer_out
 
 
@@ -42,7 +42,13 @@ class AnswersController(Controller):
         """Answer from the documents, with citations and a receipt; an abstention is an answer (`abstained`)."""
         house = house_of(request)
         before = earlier([*data.earlier, data.question])
-        question = Question(data.question, data.collection, documents_of(data.filters), earlier=before)
+        question = Question(
+            data.question,
+            data.collection,
+            documents_of(data.filters),
+            earlier=before,
+            language=spoken_in(data.language),
+        )
         answer = await attended(
             request, house.answering.answer(request.user, question), house.settings.limits.question_s
         )

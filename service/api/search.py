@@ -10,6 +10,7 @@ from service.api.describing import gives
 from service.api.repeating import Repeating, cites
 from service.api.replies import Asking, documents_of, house_of, refused
 from service.errors import InvalidRequestError
+from service.questions import spoken_in
 from service.searching import Results, Search
 from service.wire import SearchIn, SearchOut, search_out
 
@@ -34,7 +35,8 @@ class SearchController(Controller):
         """Find Passages. 403 when no permitted place can process the question or everything held is out of reach."""
         if not 1 <= data.top_k <= MOST_RESULTS:
             raise InvalidRequestError(f"`top_k` is 1 to {MOST_RESULTS}", param="top_k", hint="try 5")
-        ask = Search(data.query, data.top_k, data.collection, documents_of(data.filters))
+        language = spoken_in(data.language)
+        ask = Search(data.query, data.top_k, data.collection, documents_of(data.filters), language=language)
         house = house_of(request)
         outcome = await attended(request, house.searching.search(request.user, ask), house.settings.limits.question_s)
         if not isinstance(outcome, Results):

@@ -111,6 +111,12 @@ def test_a_question_without_an_answer_gets_an_honest_sentence_in_its_language(
     assert body["receipt"]
 
 
+def test_a_question_whose_words_tell_no_language_abstains_in_the_one_that_was_named(stocked: httpx.Client) -> None:
+    body = ask(stocked, "Tromsø 1873?", language="fr")
+    assert body["answer"].startswith("Les documents que vous pouvez consulter")
+    assert stocked.post("/v1/answers", json={"question": "Tromsø?", "language": "?"}).status_code == 400
+
+
 def test_an_abstention_looks_the_same_whether_nothing_is_there_or_nothing_fits(stocked: httpx.Client) -> None:
     question = "What is the name of the captain of the ferry to Tromsø?"
     stocked.post("/v1/vector_stores", json={"name": "empty"}).raise_for_status()

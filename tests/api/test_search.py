@@ -120,6 +120,7 @@ def test_a_search_that_may_reach_nothing_is_refused_with_its_clause(served: Serv
         ({"query": "   "}, "empty"),
         ({}, "query"),
         ({"query": "otter", "collektion": "default"}, "collektion"),
+        ({"query": "otter", "language": "what they speak"}, "language"),
         ({"query": "otter", "filters": {"author": "me"}}, "author"),
         ({"query": "otter", "filters": {"documents": "all"}}, "documents"),
     ],

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import InvalidRequestError
-from service.questions import earlier, fitting, readable
+from service.questions import earlier, fitting, readable, spoken_in
 
 
 @pytest.mark.parametrize("text", ["", " \n\t ", "\x00\x01\x1f", "\u200b\u2060\ufeff", "\u202e\u2066", "\x00 \u200d"])
@@ -89,3 +89,14 @@ def test_without_an_earlier_question_nothing_is_joined() -> None:
 def test_a_long_earlier_question_gives_its_end() -> None:
     assert earlier(["x" * 5000 + " the end?", "And why?"]).endswith("the end?")
     assert len(earlier(["x" * 5000, "And why?"])) == 400
+
+
+@pytest.mark.parametrize(("code", "gives"), [("", ""), ("de", "de"), ("DE", "de"), ("de-AT", "de"), ("pt_BR", "pt")])
+def test_a_language_is_named_by_its_code(code: str, gives: str) -> None:
+    assert spoken_in(code) == gives
+
+
+@pytest.mark.parametrize("code", ["german", "d", "de at", "de-", "¿"])
+def test_what_is_no_code_names_no_language(code: str) -> None:
+    with pytest.raises(InvalidRequestError, match="names no language"):
+        spoken_in(code)
