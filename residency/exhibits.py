@@ -2,10 +2,10 @@
 
 Rules kept here: pure; a file that cannot be read as what it says it is raises, one of no known kind is named; JSON with
 a field twice is refused, so that no two readers can read it differently. Policy texts are known by their ending, which
-their digest covers.
+their digest covers. Rules change: several tables of Zones, policies folders and Fleets may be given, each found by its
+digest.
 """
 
-import hashlib
 import json
 import re
 import tomllib
@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from residency import notes, tlog
 from residency.errors import LedgerError
+from residency.rulebook import digest
 from residency.zones import Zones
 
 RECEIPT: Final = "domicile-receipt/v1"
@@ -32,6 +33,21 @@ DRAWN: Final = "the pages are drawn from the attached evidence; the signature co
 
 
 @dataclass(slots=True)
+class RuleFiles:
+    """The policy texts of one folder, by file name."""
+
+    present: dict[str, bytes] = field(default_factory=dict)
+    offered: dict[str, bytes] = field(default_factory=dict)
+    """Ready-made sets of a policies folder; in force are those that its `sets.toml` uses."""
+    used: tuple[str, ...] = ()
+
+    @property
+    def in_force(self) -> dict[str, bytes]:
+        """What lies beside the schema, and the sets in use."""
+        return self.present | {name: data for name, data in self.offered.items() if name in self.used}
+
+
+@dataclass(slots=True)
 class Exhibits:
     """What was given: Receipts and Reports by file name, and what to check them against."""
 
@@ -43,12 +59,11 @@ class Exhibits:
     """Proofs that a tree continues another: (old size, new size, hashes)."""
     proofs: dict[str, str] = field(default_factory=dict)
     trust: notes.Trust | None = None
-    zones: Zones | None = None
-    fleet: str | None = None
-    policy: dict[str, bytes] = field(default_factory=dict)
-    offered: dict[str, bytes] = field(default_factory=dict)
-    """Ready-made sets of a policies folder; in force are those that its `sets.toml` uses."""
-    used: tuple[str, ...] = ()
+    zones: dict[str, Zones] = field(default_factory=dict)
+    """Tables of Zones by digest."""
+    fleets: list[str] = field(default_factory=list)
+    rules: dict[str, RuleFiles] = field(default_factory=dict)
+    """Policy texts by the folder that they came from."""
 
     def add(self, name: str, data: bytes) -> str:
         """Take in a file; gives what to say about it, or "". A false file raises `ValueError` or `DomicileError`."""
@@ -58,9 +73,11 @@ class Exhibits:
         if data.startswith(b"%PDF-"):
             return self._pdf(name, data)
         if base.endswith((".cedar", ".cedarschema")):
-            (self.offered if folders[-1:] == ["sets"] else self.policy)[base] = data
+            ready_made = folders[-1:] == ["sets"]
+            rules = self._rules(folders[:-1] if ready_made else folders)
+            (rules.offered if ready_made else rules.present)[base] = data
         elif base == "sets.toml":
-            self.used = tuple(f"{each}.cedar" for each in tomllib.loads(data.decode())["use"])
+            self._rules(folders).used = tuple(f"{each}.cedar" for each in tomllib.loads(data.decode())["use"])
         elif data.startswith(tlog.PROOF_HEAD.encode()):
             self.proofs[name] = data.decode()
         elif re.match(rb"[^\n]+\n\d+\n[A-Za-z0-9+/]{43}=\n\n\xe2\x80\x94 ", data):
@@ -68,11 +85,10 @@ class Exhibits:
         elif data.lstrip()[:1] == b"{":
             return self._json(name, data)
         elif re.search(rb"^\[\[edge\]\]", data, re.MULTILINE):
-            self._alone(self.zones)
-            self.zones = Zones.parse(data)
+            table = Zones.parse(data)
+            self.zones[table.digest] = table
         elif re.search(rb"^\[\[site\]\]", data, re.MULTILINE):
-            self._alone(self.fleet)
-            self.fleet = data.decode()
+            self.fleets.append(data.decode())
         elif re.search(rb"^\s*quorum\s", data, re.MULTILINE):
             self._alone(self.trust)
             self.trust = notes.Trust.parse(data.decode())
@@ -83,12 +99,13 @@ class Exhibits:
             return UNKNOWN
         return ""
 
+    def _rules(self, folders: Sequence[str]) -> RuleFiles:
+        return self.rules.setdefault("/".join(folders), RuleFiles())
+
     @staticmethod
     def _alone(held: object) -> None:
         if held is not None:
-            raise LedgerError(
-                "a second file of a kind that can be given once", hint="give one trust, zones, fleet file"
-            )
+            raise LedgerError("a second trust file", hint="put every key that you trust into one file")
 
     def _json(self, name: str, data: bytes) -> str:
         bundle = json.loads(data, object_pairs_hook=_once, parse_constant=_refused)
@@ -109,13 +126,11 @@ class Exhibits:
         return DRAWN if bodies else UNKNOWN
 
     @property
-    def policy_digest(self) -> str:
-        """Digest of the policy files in force: over each name, 0x00, length in 8 bytes, and bytes, sorted by name."""
-        total = hashlib.sha256()
-        inside = {name: data for name, data in self.offered.items() if name in self.used}
-        for name, data in sorted((self.policy | inside).items()):
-            total.update(name.encode() + b"\x00" + len(data).to_bytes(8, "big") + data)
-        return "sha256:" + total.hexdigest()
+    def policy_digests(self) -> set[str]:
+        """Digests of the policy texts in force: of each folder, and of all together where they lie apart."""
+        folders = [each.in_force for each in self.rules.values()]
+        together = {name: data for files in folders for name, data in files.items()}
+        return {digest(files) for files in [*folders, together] if files}
 
 
 def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -162,6 +162,11 @@ class PolicySet:
             )
         return Ruling(result.allowed, tuple(sorted(found.id_annotations_by_reason.values())))
 
+    @property
+    def tenants(self) -> frozenset[str]:
+        """Tenants that have clauses of their own."""
+        return frozenset(self._bound.values()) - {""}
+
     def _slice(self, tenant: str) -> cedarpy.PolicySet:
         """Give the rules that can apply to this tenant: thousands of other tenants' clauses are not looked at."""
         if not any(self._bound.values()):

@@ -6,11 +6,13 @@ product and over the documents actually held; whether that widens anything decid
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from residency.cases import CaseResult, run_cases
+from residency.decision import Ask, Principal
 from residency.engine import Engine
 from residency.errors import PolicyError, ZoneError
 from residency.fleet import Fleet
@@ -18,6 +20,7 @@ from residency.impact import Checked, HeldChange, Impact, Progress, check, diff,
 from residency.lint import Finding, lint
 from residency.policy import PolicySet
 from residency.retention import Retention
+from residency.route import Action
 from residency.rulebook import RETENTION, Rulebook
 from residency.tag import Tag
 from residency.zones import Zones
@@ -142,3 +145,21 @@ def consequence(
 
 def _tags(rows: Rows) -> tuple[Tag, ...]:
     return tuple(dict.fromkeys(Tag.of(dict(row)) for placed in rows.values() for row in placed))
+
+
+def answerable(engine: Engine, tenants: Iterable[str]) -> None:
+    """Put each Action at each Site to rules that come into force untried, as at a start from a folder.
+
+    A clause that errs at run time makes every ask fail that reaches it: raises `PolicyError` with its id. One tenant
+    stands for all that have no clause of their own. A clock that is set back is told elsewhere, by whoever asks.
+    """
+    own = engine.policy.tenants
+    known = sorted(tenants)
+    chosen = [name for name in known if name in own] + [name for name in known if name not in own][:1]
+    for tenant in chosen:
+        who = Principal(id="start", tenant=tenant, activities=frozenset({"search"}))
+        for site in engine.fleet.sites.values():
+            tag = Tag(frozenset({site.zone}), frozenset({site.zone}))
+            for action in Action:
+                with suppress(ZoneError):
+                    engine.decide(Ask(who, action, site.id, (tag,), activity="search"))

@@ -189,27 +189,32 @@ class _Verifying:
             self._note(key, "consistency", GOOD if good else FALSE, text)
 
     def _digests(self, name: str, receipt: Mapping[str, Any]) -> None:
-        given = self.given
         have = {
-            "policy": given.policy_digest if given.policy else None,
-            "zones": given.zones.digest if given.zones else None,
-            "fleet": self._fleet_digest(),
+            "policy": self.given.policy_digests,
+            "zones": set(self.given.zones),
+            "fleet": self._fleet_digests(receipt["zones"]),
         }
-        for kind, digest in have.items():
-            if digest is None:
+        for kind, digests in have.items():
+            if not digests:
                 self._note(name, kind, NOTE, f"the receipt names {receipt[kind]}; no such file was given")
-            elif digest == receipt[kind]:
-                self._note(name, kind, GOOD, "the file given is the one that was in force")
+            elif receipt[kind] in digests:
+                many = f"one of the {len(digests)} given" if len(digests) > 1 else "the file given"
+                self._note(name, kind, GOOD, f"{many} is the one that was in force")
             else:
-                self._note(name, kind, FALSE, "the file given is not the one that was in force")
+                many = f"none of the {len(digests)} given is" if len(digests) > 1 else "the file given is not"
+                self._note(name, kind, FALSE, f"{many} the one that was in force")
 
-    def _fleet_digest(self) -> str | None:
-        if self.given.fleet is None or self.given.zones is None:
-            return None
-        try:
-            return Fleet.parse(self.given.fleet, self.given.zones).digest
-        except DomicileError:  # unreadable with these zones: surely not the pair that was in force
-            return "unreadable"
+    def _fleet_digests(self, named: str) -> set[str]:
+        """Give the digests of the Fleets given, read with the table of Zones that the Receipt names if it is there."""
+        tables = self.given.zones
+        found = set()
+        for zones in [tables[named]] if named in tables else tables.values():
+            for text in self.given.fleets:
+                try:
+                    found.add(Fleet.parse(text, zones).digest)
+                except DomicileError:  # unreadable with these zones: surely not the pair that was in force
+                    found.add("unreadable")
+        return found
 
     def _placed(self, name: str, receipt: Mapping[str, Any]) -> None:
         """Each step's Zone lies in its Tag's residency, by the committed zones on that date."""
@@ -222,10 +227,10 @@ class _Verifying:
                 basis = receipt.get("facts", {}).get("basis")
                 why = f", on the basis of {basis['article']} {basis['instrument']}" if basis else ""
                 self._note(name, step["action"], NOTE, f"{step['count']} at {step['site']} ({step['zone']}){why}")
-        zones = self.given.zones
+        zones = self.given.zones.get(receipt["zones"])
         if not steps:
             return
-        if zones is None or zones.digest != receipt["zones"]:
+        if zones is None:
             self._note(name, "residency", OPEN, "give the zones.toml whose digest the receipt names")
             return
         zones = zones.at(datetime.fromisoformat(receipt["time"]))

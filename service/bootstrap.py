@@ -83,6 +83,7 @@ async def domicile(
     from ingestion.worker import Worker
     from residency.keyring import Keyring
     from residency.ledger import Ledger
+    from residency.trial import answerable
     from residency.violations import Violations
     from service import byhand
     from service.answering import Answering
@@ -161,6 +162,7 @@ async def domicile(
         probing = _probing(settings, database, engine, outlets, clock, sightings if index else None)
         watching.append(probing)
         await probing.once()
+        answerable(engine, (tenant.id for tenant in accounts.tenants()))  # rules that nobody tried stop the start
         # (6) use-cases
         leases = Leases(database, engine, name=f"worker:{os.getpid()}:{secrets.token_hex(4)}")
         woken: list[Worker] = []  # the worker is made last, and intake and erasure wake it

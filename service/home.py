@@ -19,7 +19,7 @@ from residency.fleet import Fleet
 from residency.notes import Verifier
 from residency.policy import PolicySet
 from residency.retention import Retention
-from residency.rulebook import RETENTION
+from residency.rulebook import RETENTION, SCHEMA, ZONES
 from residency.tagrules import TagRules
 from residency.zones import Zones
 from service.accounts import Accounts
@@ -78,7 +78,10 @@ def shipped_policies() -> Path:
 
 
 def policies_of(settings: Settings) -> Path:
-    """Give the folder of rules in force: the activated one, else the settings', the home's own, or the shipped one."""
+    """Give the folder of rules in force: the activated one, else the settings', the home's own, or the shipped one.
+
+    Raises `PolicyError` for a folder of the home's own in which there are none.
+    """
     from service.rulestore import pointed_at
 
     own = settings.path / "policies"
@@ -86,7 +89,14 @@ def policies_of(settings: Settings) -> Path:
         return activated
     if settings.rules.policies:
         return Path(settings.rules.policies)
-    return own if (own / "schema.cedarschema").is_file() else shipped_policies()
+    if (own / SCHEMA).is_file():
+        return own
+    if own.is_dir():  # whoever made it meant other rules than the shipped ones
+        raise PolicyError(
+            "the home's policies folder holds no rules",
+            hint=f"put {SCHEMA}, {ZONES} and *.cedar files there, or remove the folder to go by the shipped rules",
+        )
+    return shipped_policies()
 
 
 def rules(settings: Settings) -> tuple[Zones, PolicySet, Fleet]:

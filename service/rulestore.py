@@ -231,3 +231,23 @@ class Archive:
         with self._database.reading() as connection:
             rows = connection.execute(sa.select(*columns).order_by(kept_rules.c.since, kept_rules.c.kind))
             return [{"digest": row.digest, "kind": row.kind, "since": row.since} for row in rows]
+
+    def export(self, folder: Path) -> list[Path]:
+        """Write everything kept into a folder, each under its kind and digest, for `verify`; gives the folders.
+
+        Raises `PolicyError`, before anything is written, when what is kept is not what its digest names.
+        """
+        books: dict[Path, Rulebook] = {}
+        for row in self.listing():
+            digest, kind = str(row["digest"]), str(row["kind"])
+            book = self.book(digest)
+            if book is None or digest != (book.zones().digest if kind == "zones" else digest_of(book.files)):
+                raise PolicyError(
+                    f"what is kept as {digest[:19]}… is something else", hint="bring the database's backup back"
+                )
+            books[folder / f"{kind}-{digest.removeprefix('sha256:')}"] = book
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, book in books.items():
+            if not path.exists():
+                book.write(path)
+        return list(books)

@@ -182,5 +182,23 @@ def _tried(
         people.print(f"  clause  [bold]{name}[/]: {clauses[name].explain}  [dim]({clauses[name].law})[/]")
 
 
+@policy.command()
+@home_option
+@json_option
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+def export(settings: Settings, as_json: bool, folder: Path) -> None:
+    """Write every table of zones and every set of rules that was ever in force into FOLDER, for `domicile verify`."""
+
+    async def story(house: House) -> list[Path]:
+        return await house.database.run(house.archive.export, folder)
+
+    found = in_house(settings, story, index=False)
+    if as_json:
+        show({"folders": [str(path) for path in found]})
+    else:
+        for path in found:
+            people.print(str(path), soft_wrap=True)
+
+
 def _codes(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]

@@ -13,16 +13,21 @@ from residency.database import Database, metadata
 from residency.decision import Permit, Principal, Refusal
 from residency.engine import Engine
 from residency.errors import PolicyError, ZoneError
+from residency.exhibits import Exhibits
 from residency.fleet import Fleet
 from residency.ledger import Ledger
 from residency.logkey import LogKey
 from residency.policy import PolicySet
 from residency.route import Action
-from residency.rulebook import Rulebook
+from residency.rulebook import Rulebook, digest
 from service.accounts import Accounts
+from service.bootstrap import domicile
 from service.errors import ApprovalError, PolicyRejectedError, ScopeError
+from service.home import office as office_of
+from service.home import policies_of, prepare
 from service.rulemaking import Rulemaking
 from service.rulestore import GOOD, LAST_GOOD, Archive, kept_rules, pointed_at, policy_sets, remember, settle
+from service.settings import load
 from tests.doubles.rules import NOON, POLICIES, ask, fleet, policy, tag, zones
 
 _BASE = {"cases/fleet.toml", "cases/residency.toml"}
@@ -369,3 +374,45 @@ def test_whatever_was_in_force_is_found_again_by_the_digests_that_receipts_name(
         connection.execute(kept_rules.update().where(kept_rules.c.digest == after["zones"]).values(files=other))
     with pytest.raises(ZoneError, match="not kept"):
         Archive(office.database).of(after["policy"], after["zones"])
+
+
+async def test_a_folder_of_the_home_without_rules_or_with_an_erring_clause_stops_the_start(tmp_path) -> None:
+    prepare(tmp_path / "home", zone="DE", operator="DE")
+    own = tmp_path / "home" / "policies"
+    own.mkdir()
+    chosen = load(tmp_path / "home", environ={})
+    with pytest.raises(PolicyError, match="holds no rules"):  # not the shipped ones in their place
+        policies_of(chosen)
+    with office_of(chosen) as accounts:
+        accounts.ensure_tenant("default", ceiling=["EEA"], zone="DE")
+    own.rmdir()
+    SHIPPED.write(own)
+    async with domicile(chosen, index=False, work=False):
+        pass
+    (own / "own.cedar").write_text(
+        '@id("forbid-erring") @law("contract") @explain("overflows at run time")\n'
+        'forbid (principal, action in Domicile::Action::"governed", resource)\n'
+        "when { 9223372036854775807 + context.tag.classification > 3 };\n"
+    )
+    with pytest.raises(PolicyError, match="forbid-erring"):
+        async with domicile(chosen, index=False, work=False):
+            pass
+
+
+def test_what_was_ever_in_force_is_exported_by_its_digest_and_nothing_that_was_changed(office, tmp_path) -> None:
+    remember(office.database, SHIPPED)
+    office.desk.propose(STRICTER, FIRST)
+    archive = Archive(office.database)
+    written = archive.export(tmp_path / "rules")
+    files = {str(path): path.read_bytes() for folder in written for path in folder.iterdir()}
+    given = Exhibits()
+    for name, data in files.items():
+        assert given.add(name, data) == ""
+    assert set(given.zones) == {SHIPPED.zones().digest}
+    assert given.policy_digests >= {digest(SHIPPED.rules()), digest(STRICTER.rules())}
+    assert archive.export(tmp_path / "rules") == written  # again changes nothing
+    with office.database.transaction() as connection:
+        connection.execute(kept_rules.update().where(kept_rules.c.kind == "policy").values(files=STRICTER.packed()))
+    with pytest.raises(PolicyError, match="is something else"):
+        archive.export(tmp_path / "other")
+    assert not (tmp_path / "other").exists()

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from residency import exhibits, notes, receipt, tlog, verify
-from residency.exhibits import Exhibits
 from residency.fleet import Fleet
 from residency.journal import Touch
 from residency.receipt import Draft
 from residency.route import Action
+from residency.rulebook import digest
 from residency.tag import Tag
 from residency.zones import Zones
 
@@ -61,12 +61,12 @@ evidence = [{ grade = 1, claim = "place", source = "form", date = 2019-01-01 }]
 """
 FLEET = Fleet.parse(FLEET_FILE.decode(), ZONES)
 POLICY = {"a.cedar": b"permit (principal, action, resource);", "schema.cedarschema": b"namespace Domicile {}"}
-DIGESTS = {"policy": Exhibits(policy=dict(POLICY)).policy_digest, "zones": ZONES.digest, "fleet": FLEET.digest}
+DIGESTS = {"policy": digest(POLICY), "zones": ZONES.digest, "fleet": FLEET.digest}
 TAG = Tag(frozenset({"DE"}), frozenset({"EU"}))
 PLACES = {"zones.toml": ZONES_FILE, "fleet.toml": FLEET_FILE, **POLICY}
 
 
-def made(*touched, kind="answer", time=NOW, **more):
+def made(*touched, kind="answer", time=NOW, digests=None, **more):
     """One receipt as the Ledger makes it; `touched` are (action, site)."""
     touches = [
         Touch(action, site, "shard", frozenset({TAG.digest.hex()}), ("permit-in-residency",), count=2)
@@ -76,8 +76,9 @@ def made(*touched, kind="answer", time=NOW, **more):
         kind, "northwind", "support", (TAG,), receipt.steps(touches, FLEET, NOW), commits={"question": b"q"}, **more
     )
     return receipt.build(
-        draft, seq=1, id=receipt.new_id(1.0), time=receipt.stamp(time), software="1", digests=DIGESTS, r=b"r" * 32
-    )
+        draft, seq=1, id=receipt.new_id(1.0), time=receipt.stamp(time), software="1",
+        digests=digests or DIGESTS, r=b"r" * 32,
+    )  # fmt: skip
 
 
 def bundle(record, *, others=4, cosigned=False, proof=True):
@@ -262,6 +263,36 @@ def test_a_whole_policies_folder_may_be_given_with_its_worked_cases():
     assert check(DATA, **{"policies/odd.bin": b"?"}).code == 2
 
 
+def test_receipts_of_two_tables_policies_and_fleets_are_checked_in_one_run():
+    later_zones = (
+        ZONES_FILE
+        + b"""
+[[edge]]
+zone = "NO"
+within = "EU"
+from = 2020-01-01
+source = "a later table"
+"""
+    )
+    zones = Zones.parse(later_zones)
+    fleet = FLEET_FILE.replace(b"Example Isles", b"Example Islands")
+    policy = {**POLICY, "a.cedar": b"permit (principal, action, resource is Domicile::Site);"}
+    digests = {"policy": digest(policy), "zones": zones.digest, "fleet": Fleet.parse(fleet.decode(), zones).digest}
+    later, _ = bundle(made(digests=digests), others=5)
+    files = {"receipt.json": DATA, "later.json": later, "trust.txt": TRUST}
+    files |= {"old/zones.toml": ZONES_FILE, "old/fleet.toml": FLEET_FILE, "new/zones.toml": later_zones}
+    files |= {"new/fleet.toml": fleet} | {f"old/{name}": raw for name, raw in POLICY.items()}
+    files |= {f"new/{name}": raw for name, raw in policy.items()}
+    verdict = verify.verify(files)
+    assert verdict.code == 0, verdict.lines
+    assert named(verdict, "zones") == [("good", "one of the 2 given is the one that was in force")] * 2
+    assert len(named(verdict, "residency")) == 2
+    without = {name: raw for name, raw in files.items() if name != "new/zones.toml"}
+    assert verify.verify(without).code == 1  # the later receipt's table is not among them, and it says so
+    mixed = {name: raw for name, raw in files.items() if name != "old/a.cedar"}
+    assert "none of the 2 given is the one that was in force" in str(verify.verify(mixed).lines)
+
+
 def test_a_second_trust_file_does_not_take_the_place_of_the_first():
     verdict = check(DATA, **{"other.txt": WITNESS_VKEY.vkey.encode()})
     assert verdict.code == 1 and named(verdict, "signature")[0][0] == "good"
@@ -314,12 +345,6 @@ def test_the_evidence_attached_to_a_pdf_is_checked(packed):
     assert check(pdf).code == 0
     at = pdf.index(body) + len(body) // 2
     assert check(pdf[:at] + bytes([pdf[at] ^ 1]) + pdf[at + 1 :]).code != 0
-
-
-def test_the_digest_of_policy_files_is_the_one_that_the_engine_prints():
-    from residency.policy import digest
-
-    assert digest(POLICY) == Exhibits(policy=dict(POLICY)).policy_digest
 
 
 # --- checkpoints ----------------------------------------------------------------------------------------------------
