@@ -28,7 +28,8 @@ MOST_ATTACHED: Final = 64 * 1024 * 1024
 
 
 UNKNOWN: Final = "of no kind that can be checked"
-ASIDE: Final = "a worked case or a read-me, no evidence"
+ASIDE: Final = "a worked case, a read-me, or rules of tagging or retention: no evidence"
+_ASIDE: Final = ("README.md", "retention.toml", "tagging.toml")
 DRAWN: Final = "the pages are drawn from the attached evidence; the signature covers the evidence"
 
 
@@ -68,7 +69,7 @@ class Exhibits:
     def add(self, name: str, data: bytes) -> str:
         """Take in a file; gives what to say about it, or "". A false file raises `ValueError` or `DomicileError`."""
         *folders, base = re.split(r"[/\\]", name)
-        if "cases" in folders or base == "README.md":  # a policies folder comes with its worked cases
+        if "cases" in folders or base in _ASIDE:  # a policies folder comes whole
             return ASIDE
         if data.startswith(b"%PDF-"):
             return self._pdf(name, data)

@@ -118,10 +118,14 @@ def test_a_later_checkpoint_continues_an_earlier_one(client: httpx.Client, recei
         "/v1/ledger/proof/999999",
         "/v1/ledger/consistency?old=1&new=999999",
         "/v1/ledger/consistency?old=3&new=1",
-        "/v1/ledger/consistency?old=-1&new=1",
     ],
 )
 def test_a_leaf_or_size_that_is_not_there_is_not_found(client: httpx.Client, receipt: str, path: str) -> None:
     reply = client.get(path)
     assert (reply.status_code, reply.json()["code"]) == (404, "not_found")
     assert reply.json()["hint"]
+
+
+def test_a_size_below_nothing_is_refused(client: httpx.Client) -> None:
+    reply = client.get("/v1/ledger/consistency?old=-1&new=1")
+    assert (reply.status_code, reply.json()["code"]) == (400, "invalid_request")
