@@ -8,7 +8,9 @@ DomicileError
     │   ├── CursorError       a cursor that did not come from a listing
     │   └── DecidedError      a reviewer's decision stands already
     ├── UploadError       a body that cannot be taken in (empty, too large, bad name)
-    │   └── TooLargeError
+    │   ├── TooLargeError
+    │   ├── BusyError         another call is sending the same upload's bytes now
+    │   └── ChecksumError     bytes that are not those of their checksum
     ├── ReaderError       a file that cannot be read; `reason` is one of the outcome codes of the sandbox
     ├── TagError          a declaration that makes no Tag
     ├── RulingError       what a reviewer may not decide
@@ -85,6 +87,18 @@ class TooLargeError(UploadError):
     def __init__(self, message: str, *, limit_bytes: int, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.limit_bytes = limit_bytes
+
+
+class BusyError(UploadError):
+    """Another call is sending bytes of the same upload now."""
+
+    code = "upload_locked"
+
+
+class ChecksumError(UploadError):
+    """The bytes of one call are not those that its checksum names; none of them was kept."""
+
+    code = "checksum_mismatch"
 
 
 class ReaderError(IngestionError):

@@ -87,20 +87,10 @@ class Intake:
 
         Raises `ZoneError`, `TagError`, `UploadError`, `EmptyFileError`, `TooLargeError`, and what outlets raise.
         """
-        # (1) What is claimed, as a provisional Tag.
-        check_name(claim.name)
-        check_groups(claim.groups)
-        claim = claim.placed(self.tag_rules())
-        tag = claim.tag(self.engine.zones)
-        if length == 0:
-            raise EmptyFileError("the body is empty", hint="send the file's bytes as the body")
-        if length is not None and length > self.max_bytes:
-            raise self._too_large()
-        # (2) A Site that may hold it; else a Refusal, and nothing of the body is read.
-        activity = ACTIVITY if ACTIVITY in principal.activities else min(principal.activities, default="")
-        site, refusals = self._place(principal, tag, activity)
-        if site is None:
-            return await self._refuse(principal, tag, activity, refusals)
+        ruled = await self.rule(claim, principal, length)
+        if isinstance(ruled, Refused):
+            return ruled
+        claim, tag, site, activity = ruled
         first = b""
         async for block in stream:
             first = block
@@ -111,6 +101,29 @@ class Intake:
         with recording() as touches:
             story = Upload(claim, principal, activity, tag, site, touches)
             return await self._take(story, first, stream)
+
+    async def rule(
+        self, claim: Claim, principal: Principal, length: int | None = None
+    ) -> tuple[Claim, Tag, str, str] | Refused:
+        """Give the claim with its folder's rules, its Tag, the Site that will hold it and the activity; reads nothing.
+
+        Raises as `receive`. A Refusal is recorded.
+        """
+        # (1) What is claimed, as a provisional Tag.
+        check_name(claim.name)
+        check_groups(claim.groups)
+        claim = claim.placed(self.tag_rules())
+        tag = claim.tag(self.engine.zones)
+        if length == 0:
+            raise EmptyFileError("the body is empty", hint="send the file's bytes as the body")
+        if length is not None and length > self.max_bytes:
+            raise self._too_large()
+        # (2) A Site that may hold it; else a Refusal, and nothing of the body is read.
+        activity = activity_of(principal)
+        site, refusals = self._place(principal, tag, activity)
+        if site is None:
+            return await self._refuse(principal, tag, activity, refusals)
+        return claim, tag, site, activity
 
     async def _take(self, story: Upload, first: bytes, stream: AsyncIterator[bytes]) -> Taken:
         claim, tag, site, tenant = story.claim, story.tag, story.site, story.principal.tenant
@@ -189,7 +202,7 @@ class Intake:
 
         Raises `ZoneError` and `TagError` as `receive` does.
         """
-        activity = ACTIVITY if ACTIVITY in principal.activities else min(principal.activities, default="")
+        activity = activity_of(principal)
         site, refusals = self._place(principal, claim.placed(self.tag_rules()).tag(self.engine.zones), activity)
         return site, tuple(refusals)
 
@@ -311,6 +324,11 @@ class Intake:
             except DomicileError:
                 continue  # its Site does not answer now; the next sweep will come by
         return swept
+
+
+def activity_of(principal: Principal) -> str:
+    """Give the activity that a Principal brings bodies for."""
+    return ACTIVITY if ACTIVITY in principal.activities else min(principal.activities, default="")
 
 
 async def _all(first: bytes, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

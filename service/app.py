@@ -17,6 +17,7 @@ from service.api.describing import Described
 from service.api.health import livez, metrics, readyz
 from service.api.pacing import told
 from service.api.replies import on_crash, on_error, on_unread, quiet_logs
+from service.api.uploads import resumable
 from service.api.v1 import v1
 from service.auth import BearerAuth
 from service.bootstrap import domicile
@@ -54,7 +55,7 @@ def create_app(settings: Settings | None = None, *, build: Build = domicile) -> 
         ],
         lifespan=[lifespan],
         middleware=[DefineMiddleware(BearerAuth)],
-        before_send=[told],
+        before_send=[told, resumable],
         exception_handlers={
             DomicileError: on_error,
             HTTPException: on_unknown,

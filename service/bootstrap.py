@@ -80,6 +80,7 @@ async def domicile(
     from ingestion.restore import Restore
     from ingestion.reviewing import Reviewing
     from ingestion.stores import Stores
+    from ingestion.uploads import Uploads
     from ingestion.worker import Worker
     from residency.keyring import Keyring
     from residency.ledger import Ledger
@@ -221,6 +222,14 @@ async def domicile(
             tag_rules=partial(tag_rules, settings),
             arrived=arrived,
         )
+        uploads = Uploads(
+            database=database,
+            engine=engine,
+            keyring=keyring,
+            intake=intake,
+            vaults=outlets.vaults,
+            seconds=settings.ingestion.upload_hours * 3600.0,
+        )
         drift = Drift(
             database=database,
             engine=engine,
@@ -232,6 +241,7 @@ async def domicile(
 
         async def hourly() -> None:
             await intake.sweep()
+            await uploads.sweep()
             await database.run(repeats.sweep)
             await forgetting.once()
             await tending.once()
@@ -249,6 +259,7 @@ async def domicile(
         )
         woken.append(worker)
         if alone:
+            await uploads.sweep()
             await intake.sweep(0.0)  # bodies that an earlier process did not finish; nobody will
         calibrations = Calibrations(database)
         searching = Searching(
@@ -296,6 +307,7 @@ async def domicile(
             repeats=repeats,
             limits=Limits(settings.limits.per_minute),
             intake=intake,
+            uploads=uploads,
             worker=worker,
             erasure=erasure,
             pausing=Pausing(database=database, erasure=erasure),

@@ -14,6 +14,7 @@ from ingestion.moving import Moving
 from ingestion.pausing import Pausing
 from ingestion.restore import Restore
 from ingestion.reviewing import Reviewing
+from ingestion.uploads import Uploads
 from ingestion.worker import Worker
 from residency.database import Database
 from residency.engine import Engine
@@ -56,6 +57,7 @@ class House:
     repeats: Repeats
     limits: Limits
     intake: Intake
+    uploads: Uploads
     worker: Worker
     erasure: Erasure
     pausing: Pausing

@@ -74,6 +74,8 @@ class Ingestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     max_bytes: int = 100 * MEBIBYTE
     """Largest original, in bytes."""
+    upload_hours: int = 24
+    """Hours after its last bytes until an unfinished upload is removed."""
     workers: int = 2
     """Documents worked on at once by `serve`; 0 leaves the work to `domicile work` processes."""
     passage_words: int = 250

@@ -19,6 +19,7 @@ from service.api.reports import ReportsController
 from service.api.reviews import ReviewsController
 from service.api.search import SearchController
 from service.api.sites import SitesController, ZonesController
+from service.api.uploads import UploadsController
 from service.api.violations import ViolationsController
 from service.api.work import WorkController
 from service.auth import scoped
@@ -31,6 +32,7 @@ def v1() -> Router:
         route_handlers=[
             DocumentsController,
             WorkController,
+            UploadsController,
             ErasuresController,
             HoldsController,
             SearchController,
