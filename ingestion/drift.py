@@ -2,9 +2,11 @@
 
 Rules kept here: it looks at rows and at the ids that shards list, never at content; whether a place is still permitted
 is ruled as if every Site were open, since a closed Site is no violation; whatever is found becomes a record that stays
-open until a later look does not find it; points without a Document are deleted at once, all else is for a person.
+open until a later look does not find it; points without a Document are deleted at once, and a Document that lacks
+points is indexed anew where its sealed original opens (`mend`); all else is for a person.
 """
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ from typing import Any, Final, Protocol
 import sqlalchemy as sa
 
 from ingestion import collections, points
+from ingestion.damage import Damage
 from ingestion.leases import ACTIVITY, worker_principal
 from ingestion.points import document_points
 from ingestion.rows import document
@@ -113,7 +116,9 @@ class Drift:
         ledger: Ledger,
         shards: Mapping[str, Shard],
         violations: Violations,
+        damage: Damage,
     ) -> None:
+        self.damage = damage
         self.database = database
         self.engine = engine
         self.keyring = keyring
@@ -136,6 +141,18 @@ class Drift:
         # 3. Records.
         await self.database.run(self._record, done)
         return done
+
+    async def mend(self) -> int:
+        """Look, and index anew what lacks points or has damaged ones where its original opens; gives how many.
+
+        A Site that is away is left for the next time.
+        """
+        done, again = await self.check(), 0
+        for each in done.found:
+            if each.kind == "missing":
+                with contextlib.suppress(DomicileError):
+                    again += await self.damage.mend(each.tenant, each.subject, each.evidence["version"])
+        return again + await self.damage.settle()
 
     # --- places -------------------------------------------------------------------------------------------------------
 
@@ -231,7 +248,9 @@ class Drift:
             lacking = ids - await self._there(shard, routes[1], ids)  # it may have become live since
             if lacking:
                 evidence = {"version": version, "points": len(lacking), "of": len(ids)}
-                remedy = "`domicile sites drift --again` puts it back to its sealed original"
+                remedy = (
+                    "indexed anew within the hour if its original opens; `domicile sites drift --again` does it now"
+                )
                 done.found.append(Finding("missing", tenant, site, identifier, "", len(lacking), evidence, remedy))
 
     @staticmethod
@@ -271,17 +290,7 @@ class Drift:
 
     def again(self, finding: Finding) -> bool:
         """Put a live Document that lacks points back to its sealed original, for a worker to index anew."""
-        c = document.c
-        values = {"state": State.SEALED, "passages_total": 0, "passages_done": 0, "attempts": 0, "retries": 0}
-        with self.database.transaction() as connection:
-            mine = sa.and_(c.tenant_id == finding.tenant, c.id == finding.subject, c.state == State.LIVE)
-            done = connection.execute(
-                sa.update(document)
-                .where(mine, c.version == finding.evidence["version"])
-                .values(values | {"state_seq": c.state_seq + 1, "not_before": 0, "updated": self.database.clock()})
-            )
-            collections.changed(connection, finding.tenant)
-            return done.rowcount == 1
+        return self.damage.again(finding.tenant, finding.subject, finding.evidence["version"])
 
     # --- records ------------------------------------------------------------------------------------------------------
 

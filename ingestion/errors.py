@@ -7,6 +7,7 @@ DomicileError
     │   ├── HoldError         it is on legal hold, so it is not erased
     │   ├── CursorError       a cursor that did not come from a listing
     │   └── DecidedError      a reviewer's decision stands already
+    ├── DamagedError      what is sealed of a Document does not open
     ├── UploadError       a body that cannot be taken in (empty, too large, bad name)
     │   ├── TooLargeError
     │   ├── BusyError         another call is sending the same upload's bytes now
@@ -38,6 +39,12 @@ class NotFoundError(DocumentError):
     """No such id for this tenant."""
 
     code = "not_found"
+
+
+class DamagedError(IngestionError):
+    """What is sealed of this Document does not open: a bit was turned, or it stands in another's place."""
+
+    code = "document_damaged"
 
 
 class HoldError(DocumentError):

@@ -67,6 +67,7 @@ async def domicile(
     Raises `HomeError`, `PolicyError`, `ZoneError`, `SiteError` when it cannot stand.
     """
     from ingestion.backup import Backup
+    from ingestion.damage import Damage
     from ingestion.documents import Documents
     from ingestion.drift import Drift
     from ingestion.erasure import Erasure
@@ -230,6 +231,14 @@ async def domicile(
             vaults=outlets.vaults,
             seconds=settings.ingestion.upload_hours * 3600.0,
         )
+        damage = Damage(
+            database=database,
+            engine=engine,
+            keyring=keyring,
+            ledger=ledger,
+            vaults=outlets.vaults,
+            violations=violations,
+        )
         drift = Drift(
             database=database,
             engine=engine,
@@ -237,6 +246,7 @@ async def domicile(
             ledger=ledger,
             shards=outlets.shards,
             violations=violations,
+            damage=damage,
         )
 
         async def hourly() -> None:
@@ -245,7 +255,7 @@ async def domicile(
             await database.run(repeats.sweep)
             await forgetting.once()
             await tending.once()
-            await drift.check()
+            await drift.mend()
 
         repeats = Repeats(database, secret=secret, rules=engine.digests, hours=settings.limits.replies_h)
 
@@ -273,6 +283,7 @@ async def domicile(
             longest=settings.limits.question_chars,
             calibrations=calibrations,
             weights=learned_weights(fleet),
+            damage=damage,
         )
         answering = Answering(
             searching=searching,
@@ -284,7 +295,13 @@ async def domicile(
             passages=settings.answers.passages,
         )
         catalogue = Catalogue(
-            engine=engine, documents=documents, keyring=keyring, ledger=ledger, vaults=outlets.vaults, holds=holds
+            engine=engine,
+            documents=documents,
+            keyring=keyring,
+            ledger=ledger,
+            vaults=outlets.vaults,
+            holds=holds,
+            damage=damage,
         )
         house = House(
             settings=settings,

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ingestion.artefacts import Artefacts
+from ingestion.damage import Damage
 from ingestion.documents import Document, Documents, State
 from ingestion.errors import DocumentError, NotFoundError
 from ingestion.holds import Holds
@@ -93,6 +94,7 @@ class Catalogue:
         ledger: Ledger,
         vaults: Mapping[str, Vault],
         holds: Holds,
+        damage: Damage,
     ) -> None:
         self._engine = engine
         self._documents = documents
@@ -100,6 +102,7 @@ class Catalogue:
         self._ledger = ledger
         self._vaults = vaults
         self._holds = holds
+        self.damage = damage
 
     async def listing(
         self,
@@ -216,9 +219,10 @@ class Catalogue:
         reviewed = document.state is State.QUARANTINED and "review" in principal.scopes
         if document.state is not State.LIVE and not reviewed:
             raise DocumentError(f"the document is {document.state}", hint="only live documents can be opened")
-        with recording() as touches:
-            dek = await self._keyring.open_dek(decision.route, document.site, document.dek_id, document.tag.digest)
-            reading = await Artefacts(self._vaults[document.site], dek, document_id, version).text(decision.route)
+        async with self.damage.watched(document):
+            with recording() as touches:
+                dek = await self._keyring.open_dek(decision.route, document.site, document.dek_id, document.tag.digest)
+                reading = await Artefacts(self._vaults[document.site], dek, document_id, version).text(decision.route)
         wanted = next((span for span in reading.pages if span.number == page), reading.pages[0])
         stored = await self._ledger.record(
             Draft(

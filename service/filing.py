@@ -89,11 +89,12 @@ class Filing:
         decision = self._engine.decide(Ask(principal, Action.OPEN, document.site, (document.tag,), ACTIVITY))
         if isinstance(decision, Refusal):
             return decision, await self._record(principal, document, refused=decision)
-        with recording() as touches:
-            dek = await self._keyring.open_dek(decision.route, document.site, document.dek_id, document.tag.digest)
-            artefact = await self._run(self.stores.artefact, document.id, document.version)
-            sealed = Artefacts(self._vaults[document.site], dek, document.id, document.version)
-            data = await sealed.original(decision.route, artefact)
+        artefact = await self._run(self.stores.artefact, document.id, document.version)
+        async with self._catalogue.damage.watched(document):
+            with recording() as touches:
+                dek = await self._keyring.open_dek(decision.route, document.site, document.dek_id, document.tag.digest)
+                sealed = Artefacts(self._vaults[document.site], dek, document.id, document.version)
+                data = await sealed.original(decision.route, artefact)
         return Original(entry, data, await self._record(principal, document, touches))
 
     # --- vector stores ----------------------------------------------------------------------------------------------

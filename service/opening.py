@@ -1,11 +1,13 @@
 """The winners of a search: checked against the database's rows, never against what came out of a shard, and opened.
 
-A key that does not open, or a Passage that does not, is counted as damaged; a Site that went away is named.
+A key that does not open, or a Passage that does not, is counted as damaged and its Document recorded as such; a Site
+that went away is named.
 """
 
 import asyncio
 from collections.abc import Mapping, Sequence
 
+from ingestion.damage import Damage
 from ingestion.documents import Document, Documents
 from residency.decision import Principal
 from residency.engine import Engine
@@ -27,11 +29,14 @@ Winner = tuple[Scored, Document]
 class Opening:
     """Opens winners with permitted keys; `within` seconds for the keys of one Site."""
 
-    def __init__(self, engine: Engine, documents: Documents, keyring: Keyring, within: float) -> None:
+    def __init__(
+        self, engine: Engine, documents: Documents, keyring: Keyring, within: float, damage: Damage | None = None
+    ) -> None:
         self._engine = engine
         self._documents = documents
         self._keyring = keyring
         self._within = within
+        self._damage = damage
 
     async def open(
         self, principal: Principal, ask: Search, ranked: Sequence[Scored], found: Sequence[Asked]
@@ -51,7 +56,8 @@ class Opening:
             )
         )
         opened: list[Opened] = []
-        damaged, lost = 0, set[str]()
+        lost = set[str]()
+        hurt: list[tuple[Document, str]] = []
         for (asked, mine), deks in zip(winners, keyrings, strict=True):
             if isinstance(deks, str):  # the Site, or its keys, went away after it had answered
                 lost.add(deks)
@@ -62,10 +68,13 @@ class Opening:
             for item, row in mine:
                 body = _body(deks.get(row.dek_id), item, row)
                 if body is None:
-                    damaged += 1
+                    hurt.append((row, "key" if row.dek_id not in deks else "passage"))
                 else:
                     opened.append(_opened(item, row, body, zone, words, asked.keys))
-        return sorted(opened, key=lambda each: -each.score), damaged, lost
+        if self._damage is not None:
+            for row, what in {(row.id, row.version): (row, what) for row, what in hurt}.values():
+                await self._damage.found(row, what)
+        return sorted(opened, key=lambda each: -each.score), len(hurt), lost
 
     async def _deks(
         self, principal: Principal, group: Group, activity: str, winners: Sequence[Winner]

@@ -40,6 +40,7 @@ STATUS: Mapping[str, tuple[int, str]] = {
     "rate_limited": (429, "Too many requests"),
     "checksum_mismatch": (460, "The bytes are not those of their checksum"),
     "client_closed": (499, "The client went away"),
+    "document_damaged": (500, "What is sealed does not open"),
     "internal": (500, "Something broke on our side"),
     "site_unavailable": (503, "A permitted site does not answer"),
     "ledger_unavailable": (503, "The ledger cannot be written"),

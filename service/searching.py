@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
+from ingestion.damage import Damage
 from ingestion.documents import ClassCount, Documents
 from ingestion.errors import NotFoundError
 from residency.decision import Ask, Principal, Refusal
@@ -53,6 +54,7 @@ class Searching:
         longest: int = LONGEST,
         calibrations: Calibrations | None = None,
         weights: Mapping[str, Mapping[str, float]] = SHIPPED,
+        damage: Damage | None = None,
     ) -> None:
         self.drafting = Drafting(engine, ledger)
         self._engine = engine
@@ -65,7 +67,7 @@ class Searching:
         self._longest = longest
         self._calibrations = calibrations or Calibrations(documents.database)
         self._weights = weights
-        self._opening = Opening(engine, documents, keyring, deadline)
+        self._opening = Opening(engine, documents, keyring, deadline, damage)
 
     async def search(self, principal: Principal, ask: Search) -> Results | tuple[Refusal, str]:
         """Search, record, release. A Refusal comes with the id of its Receipt."""

@@ -61,6 +61,8 @@ class SearchOut(msgspec.Struct):
     receipt: str
     unreached: list[str]
     ignored: list[str]
+    damaged: int
+    """Passages left out because what is sealed does not open; their documents are recorded under `/v1/violations`."""
 
 
 class CitationOut(msgspec.Struct):
@@ -125,6 +127,7 @@ def search_out(results: Results) -> SearchOut:
         receipt=results.receipt,
         unreached=list(findings.unreached),
         ignored=list(findings.ignored),
+        damaged=findings.damaged,
     )
 
 

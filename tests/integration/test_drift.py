@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from ingestion.damage import Damage
 from ingestion.drift import Drift, Findings
 from ingestion.states import State
 from residency.fleet import Fleet
@@ -28,6 +29,10 @@ class Watched:
         self.drift = Drift(
             database=house.database, engine=house.engine, keyring=house.keyring, ledger=house.ledger,
             shards=house.shards, violations=self.violations,
+            damage=Damage(
+                database=house.database, engine=house.engine, keyring=house.keyring, ledger=house.ledger,
+                vaults=house.vaults, violations=self.violations,
+            ),
         )  # fmt: skip
 
     async def look(self) -> Findings:
