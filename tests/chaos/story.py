@@ -48,7 +48,7 @@ def embedder() -> Any:
 
 
 async def tell(folder: Path, story: str) -> None:
-    """Live through a story: `ingest`, `replace`, `erase` or `move`."""
+    """Live through a story: `ingest`, `replace`, `erase`, `order` or `move`."""
     from tests.doubles.ingesting import APP, ingesting
 
     async with ingesting(
@@ -70,6 +70,11 @@ async def tell(folder: Path, story: str) -> None:
             await house.worker.drain()
         if story == "erase":
             await house.erasure.erase(APP, taken.document.id)
+            await house.worker.drain()
+        if story == "order":
+            await house.taken("short.txt", NUMBERS.encode(), **CLAIM)
+            await house.worker.drain()
+            await house.forgetting.collection(APP, "default")
             await house.worker.drain()
 
 

@@ -33,6 +33,7 @@ STEPS = [
 ]  # fmt: skip
 REPLACING = ["before-live:2", "live:2", "replaced-deleted", "archived"]
 ERASING = ["erasing", "shredded", "points-deleted", "purged", "files-deleted", "checkpointed", "erased"]
+ORDERED = ["ordered", "shredded:2", "points-deleted", "files-deleted", "erased"]
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +182,25 @@ async def test_a_death_while_erasing_never_leaves_a_document_half_erased(
             count = connection.execute(sa.select(sa.func.count()).select_from(dek_wrapped)).scalar_one()
         assert count == 3  # the search keys alone
         assert (await house.erasure.erase(APP, row.id)).state is State.ERASED
+
+
+@pytest.mark.parametrize("point", ORDERED)
+async def test_a_death_in_the_midst_of_an_order_leaves_it_for_the_next_worker(
+    teller: subprocess.Popen[str], tmp_path: Path, point: str
+) -> None:
+    assert await tell(teller, folder=str(tmp_path), story="order", **order(point)) == story.DIED
+    async with restarted(tmp_path) as house:
+        [begun] = await house.forgetting.orders("northwind")
+        assert (begun.state, begun.documents, begun.erased) == ("pending", 2, int(point == "erased"))
+        assert house.documents.counts("northwind") == []
+        await finish(house)
+        done = await house.forgetting.certificate("northwind", begun.id)
+        assert (done["state"], done["erased"]) == ("complete", 2)
+        stages = [receipt["facts"].get("stage", "") for receipt in receipts(house, "erase")]
+        assert sorted(stages) == ["", "", "order-complete", "ordered"] and house.files() == []
+        with house.database.reading() as connection:
+            count = connection.execute(sa.select(sa.func.count()).select_from(dek_wrapped)).scalar_one()
+        assert count == 3  # the search keys alone
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -18,7 +18,7 @@ from residency.decision import Principal
 from residency.errors import KeyringError
 from residency.keytables import dek_wrapped, kek, search_keyset
 from residency.retention import Retention, Rule
-from tests.doubles.ingesting import APP, Ingesting, ingesting
+from tests.doubles.ingesting import APP, Ingesting, ingesting, site
 from tests.doubles.looking import BODY, dek_of, live, points_of, ready_again
 
 SOUTH = Principal("app:other", "southwind", frozenset({"indexing"}))
@@ -123,6 +123,24 @@ async def test_what_hinders_one_document_does_not_hold_up_the_others(
     ready_again(house)
     await house.worker.drain()
     assert (await house.forgetting.order("northwind", order.id)).state == "complete"
+
+
+async def test_on_postgresql_an_order_is_refused_by_a_hold_and_completed_without(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    async with ingesting(tmp_path, url=postgres_url, fleet=site("fra", "DE", "DE")) as house:
+        gone = [await live(house, f"{n}.txt", BODY + bytes([65 + n])) for n in range(2)]
+        held = house.holds.add(APP, document_id=gone[0].id, reason="3 O 17/26")
+        with pytest.raises(HoldError, match="1 of 2 documents are on legal hold: 3 O 17/26"):
+            await house.forgetting.collection(APP, "default")
+        house.holds.lift(APP, held.id)
+        order = await house.forgetting.collection(APP, "default")
+        await house.worker.drain()
+        done = await house.forgetting.certificate("northwind", order.id)
+        assert (done["state"], done["erased"]) == ("complete", 2) and house.files() == []
+        lines = {line["store"]: line["method"] for line in done["stores"]}
+        assert lines["database"] == "rows deleted"  # of dead rows nothing is promised before the horizon
+        assert count(house, dek_wrapped) == 3
 
 
 # --- holds ---
