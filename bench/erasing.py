@@ -1,8 +1,8 @@
 """What sealing takes of ingest and search, what a passage takes on disk, and how long erasing takes to be physical.
 
 `python -m bench.erasing`, 10,000 passages unless `BENCH_COUNT` says otherwise. The real parts on one embedded Site,
-from the body that comes in to the signed certificate; only the model is left out (words are hashed into vectors), so that
-the shares printed are upper bounds: with a model that embeds 10 ms a passage they are a fraction of it.
+from the body that comes in to the signed certificate; only the model is left out (words are hashed into vectors), so
+that the shares printed are upper bounds: with a model that embeds 10 ms a passage they are a fraction of it.
 """
 
 from residency.silence import silence
