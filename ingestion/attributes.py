@@ -76,6 +76,13 @@ def kept(connection: sa.Connection, ids: Iterable[str]) -> dict[tuple[str, int],
     return {(row.id, row.version): bytes(row.sealed) for row in rows}
 
 
+def carry(connection: sa.Connection, document_id: str, version: int, blob: bytes) -> None:
+    """Keep sealed attributes that an older version handed on, unless the version was given its own."""
+    c = table.c
+    if connection.execute(sa.select(c.id).where(c.id == document_id, c.version == version)).first() is None:
+        keep(connection, document_id, version, blob)
+
+
 def strike(connection: sa.Connection, document_id: str) -> None:
     """Delete the attributes of every version of a Document."""
     connection.execute(sa.delete(table).where(table.c.id == document_id))

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from ingestion import detectors, points, rulings, sandbox, splitter, tagger
+from ingestion import attributes, detectors, points, rulings, sandbox, splitter, tagger
 from ingestion.artefacts import BLOCK, work_names
 from ingestion.categories import categorise
 from ingestion.claims import suffix_of
@@ -282,10 +282,30 @@ class Pipeline:
         strays = found.difference(await self.database.run(self.indexing.written, work["id"]))
         if strays:
             await shard.delete(passes.erase, sorted(strays))
+        carried = await self._carried(work, held)
         crash_point("before-live")
-        await self.database.run(self.records.live, work)
+        await self.database.run(self.records.live, work, carried)
         crash_point("live")
         await self._drop_work(passes.erase, work["site_id"], work["id"], work["version"], work["passages_total"])
+
+    async def _carried(self, work: Work, held: Open) -> bytes:
+        """Seal the attributes of the version that is replaced anew; none where the policy, or its key, keeps it closed.
+
+        A key that is away raises, and the step is done again.
+        """
+        before = await self.database.run(self.records.before, work)
+        if before is None:
+            return b""
+        older, blob = before
+        ruled = rulings.rule(self.engine, self.embedders, tenant=older.tenant, site=older.site, tag=older.tag)
+        if isinstance(ruled, Refusal):
+            return b""
+        work.tags.add(older.tag)
+        deks = await self.keyring.open_deks(ruled.open, older.site, [(older.dek_id, older.tag.digest)])
+        if (dek := deks.get(older.dek_id)) is None:
+            return b""
+        await self.keyring.reserve(held.dek, 1)
+        return attributes.sealed(held.dek, older.id, attributes.opened(dek, older.id, blob))
 
     async def _archive(self, work: Work) -> None:
         """A replaced version: its points go, its sealed original stays."""

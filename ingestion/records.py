@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ingestion import collections, decisions
+from ingestion import attributes, collections, decisions
 from ingestion.documents import Document, of_row
 from ingestion.errors import IngestionError
 from ingestion.leases import ACTIVITY, Leases
@@ -42,8 +42,23 @@ class Records:
         self._models: dict[str, str] = {}
         """A Collection's model never changes once it has one."""
 
-    def live(self, work: Work) -> State:
-        """Make a version live, the older one replaced, and record it. A newer live version makes this one replaced."""
+    def before(self, work: Work) -> tuple[Document, bytes] | None:
+        """Give the version that this one replaces with its sealed attributes; None where it has none, or this has."""
+        c = document.c
+        with self.database.reading() as connection:
+            kept = attributes.kept(connection, [work["id"]])
+            older = sa.and_(c.id == work["id"], c.version < work["version"])
+            query = sa.select(document).where(older, sa.or_(c.state == State.LIVE, c.cause == RETAGGING))
+            row = connection.execute(query.order_by(c.version.desc()).limit(1)).first()
+        if row is None or (row.id, row.version) not in kept or (row.id, work["version"]) in kept:
+            return None
+        return of_row(row), kept[row.id, row.version]
+
+    def live(self, work: Work, carried: bytes = b"") -> State:
+        """Make a version live, the older one replaced, and record it. A newer live version makes this one replaced.
+
+        `carried` are the older one's attributes, sealed anew.
+        """
         c = document.c
         draft = self._draft(work, "live", passages=work["passages_total"])
         with self.database.transaction() as connection:
@@ -53,6 +68,8 @@ class Records:
             newer = any(row.version > work["version"] and row.state == State.LIVE for row in others)
             to = State.REPLACED if newer else State.LIVE
             self.ledger.append(draft, connection)
+            if carried:
+                attributes.carry(connection, work["id"], work["version"], carried)
             connection.execute(
                 sa.update(document)
                 .where(c.id == work["id"], c.version < work["version"])

@@ -107,7 +107,7 @@ SMALLER: Final = 0.25
 
 def shipped(model: str, language: str, passages: int) -> Calibration:
     """Give the map that ships for a model and a language, for a search among so many Passages."""
-    found = SHIPPED.get(model, {}).get(language, GENERAL)
+    found = SHIPPED.get(model.partition("+")[0], {}).get(language, GENERAL)  # in eight bits, the same map
     return found if passages >= SMALL else _at(found.threshold - SMALLER)
 
 

@@ -8,7 +8,7 @@ redirect is an address that nobody ruled on; plain HTTP on loopback alone; no us
 import hashlib
 import ipaddress
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -69,18 +69,49 @@ def connect(
     headers: Mapping[str, str] | None = None,
     read: float = READ_SECONDS,
     met: Callable[[str], None] | None = None,
+    most: int = 0,
+    site: str = "",
 ) -> httpx.AsyncClient:
     """Open an asynchronous HTTP client under the rules above; nothing is sent yet.
 
     `read` is in seconds; `met` is told the SHA-256 of the certificate (hex) that each reply came under, `local` on
-    plain loopback.
+    plain loopback. A reply of more than `most` bytes ends in a `SiteError` of `site`, and so does a compressed one,
+    whose size its bytes do not tell; 0 means no bound.
     """
+    if most:
+        headers = {**(headers or {}), "accept-encoding": "identity"}
 
     async def meet(response: httpx.Response) -> None:
         if met is not None:
             met(peer(response))
+        if most:
+            response.stream = _Bounded(response, most, site)
 
     return httpx.AsyncClient(**_settings(context, headers, read), event_hooks={"response": [meet]})
+
+
+class _Bounded(httpx.AsyncByteStream):
+    """A reply's bytes, up to `most`."""
+
+    def __init__(self, response: httpx.Response, most: int, site: str) -> None:
+        self._inner, self._most, self._site = response.stream, most, site
+        self._packed = response.headers.get("content-encoding", "identity") != "identity"
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._packed:
+            raise SiteError(
+                f"the reply of {self._site} is compressed", site=self._site, hint="have the server send it as it is"
+            )
+        seen = 0
+        async for part in self._inner:  # type: ignore[union-attr]  # an asynchronous client has such a stream
+            seen += len(part)
+            if seen > self._most:
+                raise SiteError(f"the reply of {self._site} is longer than {self._most} bytes", site=self._site)
+            yield part
+
+    async def aclose(self) -> None:
+        """Close the reply."""
+        await self._inner.aclose()  # type: ignore[union-attr]
 
 
 def connect_blocking(context: ssl.SSLContext | None, *, read: float = READ_SECONDS) -> httpx.Client:

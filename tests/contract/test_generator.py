@@ -80,6 +80,17 @@ async def test_a_stream_that_breaks_off_is_a_site_error_after_what_was_heard() -
         await generator.aclose()
 
 
+async def test_a_line_that_never_ends_is_cut_off_by_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("residency.outlets.generators.openai_like.MOST_BYTES", 100_000)
+    async with OpenAIEndpoint(pieces=[b"data: ", *[b"x" * 20_000] * 10]) as endpoint:
+        generator = OpenAILikeGenerator(SITE, endpoint.url, "demo")
+        with pytest.raises(SiteError, match=f"the reply of {SITE} is longer than 100000 bytes") as caught:
+            await said(generator)
+        await generator.aclose()
+    assert endpoint.asked[0].headers["accept-encoding"] == "identity"
+    assert caught.value.site == SITE
+
+
 async def test_a_slow_endpoint_ends_at_the_deadline() -> None:
     async with OpenAIEndpoint(hang_after=1) as endpoint:
         generator = OpenAILikeGenerator(SITE, endpoint.url, "demo", within=0.2)

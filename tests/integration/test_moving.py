@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from ingestion import attributes
 from ingestion.errors import DocumentError, NotFoundError
 from ingestion.intake import Refused
 from ingestion.moving import Moved
@@ -61,6 +62,34 @@ async def text_of(house: Ingesting, identifier: str) -> str:
     points = sorted(await points_of(house, found), key=lambda point: int(point.payload["n"]))
     assert len(points) == found.passages
     return "\n".join(sealer.open(point.payload["n"], point.id, point.payload["s"]).text for point in points)
+
+
+async def attributes_of(house: Ingesting, identifier: str) -> dict[str, Any] | None:
+    found = house.get(identifier)
+    with house.database.reading() as connection:
+        kept = attributes.kept(connection, [identifier])
+    blob = kept.get((identifier, found.version))
+    return attributes.opened(await dek_of(house, found), identifier, blob) if blob else None
+
+
+async def test_attributes_follow_a_document_to_its_new_version_and_site_and_its_own_stand(house: Ingesting) -> None:
+    first = await live(house)
+    given: dict[str, attributes.Value] = {"team": "CANARY-blue", "page": 7.0}
+    blob = attributes.sealed(await dek_of(house, first), first.id, given)
+    with house.database.transaction() as connection:
+        attributes.keep(connection, first.id, first.version, blob)
+    second = await live(house, body=BODY + b"newer")
+    assert (second.version, await attributes_of(house, first.id)) == (2, given)
+    await moved(house, first.id, "par")
+    assert (house.get(first.id).site, await attributes_of(house, first.id)) == ("par", given)
+
+    taken = await house.taken("notice.txt", BODY + b"newest")
+    coming = house.get(taken.document.id, taken.document.version)
+    own = attributes.sealed(await dek_of(house, coming), coming.id, {"team": "red"})
+    with house.database.transaction() as connection:
+        attributes.keep(connection, coming.id, coming.version, own)
+    await house.worker.drain()
+    assert (house.get(first.id).state, await attributes_of(house, first.id)) == (State.LIVE, {"team": "red"})
 
 
 async def test_a_moved_document_answers_from_its_new_site_and_is_gone_from_the_old_one(house: Ingesting) -> None:

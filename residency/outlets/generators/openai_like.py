@@ -24,6 +24,8 @@ WITHIN: Final = 180.0
 """Seconds for a whole reply."""
 MOST: Final = 50_000
 """Code points of a reply; an endpoint that says more than it was asked for is cut off."""
+MOST_BYTES: Final = 8 * 1024 * 1024
+"""Bytes of a reply with what it is wrapped in: a line that never ends holds no code point to count."""
 _AHEAD: Final = 64
 """Pieces read ahead of whoever listens; then the endpoint has to wait."""
 
@@ -48,7 +50,7 @@ class OpenAILikeGenerator:
         self.site, self.model = site, model
         self._within = within
         self._peer = "local"
-        self._http = connect(context, read=within, met=self._meet)
+        self._http = connect(context, read=within, met=self._meet, most=MOST_BYTES, site=site)
         self._blocking = connect_blocking(context)
         make: Any = OpenAILike  # its http clients stand in no signature
         self._llm = make(
