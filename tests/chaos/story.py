@@ -18,7 +18,8 @@ from typing import Any
 
 DIED = 86
 """Exit status of a child that reached its crash point."""
-LEASE = 0.4
+LEASE = 10.0
+"""Seconds, so that none runs out on a busy machine; the dead one's are ended by `telling.time_passes`."""
 WORDS = 20
 """Words of a Passage: little, so that a small file has several blocks."""
 NUMBERS = "IBAN DE89 3704 0044 0532 0130 00, USt-IdNr. DE136695976."

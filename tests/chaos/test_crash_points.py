@@ -1,31 +1,23 @@
 """A worker may die anywhere: nothing that was taken in is lost, nothing is there twice, nothing is half erased."""
 
 import asyncio
-import json
 import random
 import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from ingestion.rows import document
 from ingestion.states import State
-from residency.envelope import PassageSealer, vector_digest
-from residency.errors import SiteError
 from residency.keytables import dek_wrapped
 from tests.chaos import story
-from tests.doubles.ingesting import APP, Ingesting, ingesting
-from tests.doubles.looking import dek_of, keys_of, points_of
+from tests.chaos.telling import opens, order, receipts, restarted, tell, time_passes
+from tests.doubles.ingesting import APP, Ingesting
+from tests.doubles.looking import keys_of, points_of
 
 pytestmark = pytest.mark.chaos
 
-ROOT = Path(__file__).parents[2]
 INTAKE = ["frame", "after-last-frame", "before-commit", "sealed"]
 STEPS = [
     "text-written", "parsed", "tag-pending", "retagged", "tagged", "passages-written", "split", "vectors-written",
@@ -36,52 +28,11 @@ ERASING = ["erasing", "shredded", "points-deleted", "purged", "files-deleted", "
 ORDERED = ["ordered", "shredded:2", "points-deleted", "files-deleted", "erased"]
 
 
-@pytest.fixture(scope="module")
-def teller() -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "tests.chaos.story"],
-        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None and process.stdin is not None
-    assert process.stdout.readline() == "ready\n"
-    yield process
-    process.stdin.close()
-    process.stdout.close()
-    assert process.wait(10) == 0
-
-
-async def tell(teller: subprocess.Popen[str], **order: Any) -> int:
-    assert teller.stdin is not None and teller.stdout is not None
-    teller.stdin.write(json.dumps(order) + "\n")
-    teller.stdin.flush()
-    return int(await asyncio.to_thread(teller.stdout.readline))
-
-
-@asynccontextmanager
-async def restarted(folder: Path) -> AsyncIterator[Ingesting]:
-    """Open the same home in a new process's place, as soon as the dead one's shard has let go."""
-    for _ in range(50):
-        try:
-            async with ingesting(
-                folder,
-                fleet=story.fleet(),
-                embedder=story.embedder(),
-                lease_seconds=story.LEASE,
-                name="second",
-                passage_words=story.WORDS,
-            ) as house:
-                yield house
-                return
-        except SiteError:
-            await asyncio.sleep(0.1)
-    raise AssertionError("the shard of the dead process never let go")
-
-
 async def finish(house: Ingesting) -> None:
-    """Work until everything rests; leases of the dead run out by themselves."""
+    """Work until everything rests."""
     await house.intake.sweep(0.0)
     for _ in range(100):
-        ready_again_soon(house)
+        time_passes(house)
         await house.worker.drain()
         with house.database.reading() as connection:
             resting = [State.LIVE, State.ARCHIVED, State.ERASED]
@@ -90,11 +41,6 @@ async def finish(house: Ingesting) -> None:
                 return
         await asyncio.sleep(0.05)
     raise AssertionError("the documents did not come to rest")
-
-
-def ready_again_soon(house: Ingesting) -> None:
-    with house.database.transaction() as connection:
-        connection.exec_driver_sql("UPDATE document SET not_before = 0 WHERE not_before < 1e14")
 
 
 async def whole(house: Ingesting, body: str, version: int) -> None:
@@ -106,13 +52,7 @@ async def whole(house: Ingesting, body: str, version: int) -> None:
     points, keys = await points_of(house, found), await keys_of(house, found)
     assert found.passages > 256
     assert {point.id for point in points} == {keys.point_id(found.id, version, n) for n in range(found.passages)}
-    sealer = PassageSealer(
-        await dek_of(house, found), collection=bytes.fromhex(found.collection), document=bytes.fromhex(found.id),
-        version=version, classification=found.tag.classification,
-    )  # fmt: skip
-    for point in points:
-        opened = sealer.open(point.payload["n"], point.id, point.payload["s"])
-        assert opened.text == body[opened.start : opened.end] and opened.vd == vector_digest(point.vector)
+    await opens(house, found, points, body)
     assert found.tag.jurisdictions == {"DE", "EU"}
     stages = [(receipt["facts"]["version"], receipt["facts"]["stage"]) for receipt in receipts(house, "ingest")]
     assert sorted(stages) == sorted((n, stage) for n in range(1, version + 1) for stage in ("live", "sealed"))
@@ -123,23 +63,12 @@ async def whole(house: Ingesting, body: str, version: int) -> None:
     assert files == [f"{found.id}.{n}.original" for n in range(1, version + 1)]
 
 
-def receipts(house: Ingesting, kind: str) -> list[dict[str, Any]]:
-    return list(
-        house.ledger.entries("northwind", datetime(2000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC), [kind])
-    )
-
-
-def order(point: str) -> dict[str, Any]:
-    name, _, nth = point.partition(":")
-    return {"point": name, "nth": int(nth or 1)}
-
-
 @pytest.mark.parametrize("point", INTAKE + STEPS)
 async def test_a_death_on_the_way_to_live_loses_and_doubles_nothing(
     teller: subprocess.Popen[str], tmp_path: Path, point: str
 ) -> None:
     assert await tell(teller, folder=str(tmp_path), story="ingest", **order(point)) == story.DIED
-    async with restarted(tmp_path) as house:
+    async with restarted(tmp_path, story.fleet()) as house:
         with house.database.reading() as connection:
             row = connection.execute(sa.select(document)).one()
         assert (row.state == State.RECEIVING) is (point in INTAKE[:3])
@@ -156,7 +85,7 @@ async def test_a_death_while_a_version_is_replaced_leaves_one_version_whole(
     teller: subprocess.Popen[str], tmp_path: Path, point: str
 ) -> None:
     assert await tell(teller, folder=str(tmp_path), story="replace", **order(point)) == story.DIED
-    async with restarted(tmp_path) as house:
+    async with restarted(tmp_path, story.fleet()) as house:
         living = house.documents.live("northwind", [house.documents.listing("northwind").items[0].id])
         assert len(living) == 1  # at any time a search sees the old version or the new one
         await finish(house)
@@ -169,7 +98,7 @@ async def test_a_death_while_erasing_never_leaves_a_document_half_erased(
     teller: subprocess.Popen[str], tmp_path: Path, point: str
 ) -> None:
     assert await tell(teller, folder=str(tmp_path), story="erase", **order(point)) == story.DIED
-    async with restarted(tmp_path) as house:
+    async with restarted(tmp_path, story.fleet()) as house:
         with house.database.reading() as connection:
             row = connection.execute(sa.select(document)).one()
         assert row.state == (State.ERASED if point == "erased" else State.ERASING)
@@ -211,7 +140,7 @@ async def test_a_kill_at_any_moment_loses_and_doubles_nothing(
     for _ in range(2):  # the second kill hits what the first one left
         status = await tell(teller, folder=str(tmp_path), story="ingest", kill_after=chance.uniform(0.3, 1.8))
         assert status in (-9, 0, 1)  # 1: the first one's shard had not let go yet
-    async with restarted(tmp_path) as house:
+    async with restarted(tmp_path, story.fleet()) as house:
         await house.intake.sweep(0.0)
         await house.taken("rules.txt", story.FIRST.encode(), **story.CLAIM)
         await finish(house)

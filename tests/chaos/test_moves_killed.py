@@ -2,9 +2,6 @@
 
 import asyncio
 import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -14,55 +11,19 @@ from ingestion.documents import Document
 from ingestion.moving import Moved
 from ingestion.rows import document
 from ingestion.states import State
-from residency.envelope import PassageSealer, vector_digest
-from residency.errors import SiteError
 from residency.keytables import dek, dek_wrapped
 from residency.ports import PointFilter
 from residency.route import Action
 from tests.chaos import story
-from tests.chaos.test_crash_points import order, ready_again_soon, receipts, tell
-from tests.doubles.ingesting import APP, Ingesting, ingesting
-from tests.doubles.looking import dek_of, keys_of, points_of, route
+from tests.chaos.telling import opens, order, receipts, restarted, tell, time_passes
+from tests.doubles.ingesting import APP, Ingesting
+from tests.doubles.looking import keys_of, points_of, route
 
 pytestmark = pytest.mark.chaos
 
-ROOT = Path(__file__).parents[2]
 COPYING = ["move-asked", "move-copied", "move-sealed"]
 INDEXING = ["split:2", "vectors-written:4", "embedded:2", "block-put:3", "indexed:2", "before-live:2", "live:2"]
 LEAVING = ["move-shredded", "points-deleted", "purged", "move-cleared", "moved"]
-
-
-@pytest.fixture(scope="module")
-def teller() -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "tests.chaos.story"],
-        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None and process.stdin is not None
-    assert process.stdout.readline() == "ready\n"
-    yield process
-    process.stdin.close()
-    process.stdout.close()
-    assert process.wait(10) == 0
-
-
-@asynccontextmanager
-async def restarted(folder: Path) -> AsyncIterator[Ingesting]:
-    for _ in range(50):
-        try:
-            async with ingesting(
-                folder,
-                fleet=story.two_sites(),
-                embedder=story.embedder(),
-                lease_seconds=story.LEASE,
-                name="second",
-                passage_words=story.WORDS,
-            ) as house:
-                yield house
-                return
-        except SiteError:
-            await asyncio.sleep(0.1)
-    raise AssertionError("the shards of the dead process never let go")
 
 
 async def whole(house: Ingesting, found: Document) -> None:
@@ -70,19 +31,12 @@ async def whole(house: Ingesting, found: Document) -> None:
     points, keys = await points_of(house, found), await keys_of(house, found)
     expected = {keys.point_id(found.id, found.version, number) for number in range(found.passages)}
     assert {point.id for point in points} >= expected and found.passages > 256
-    sealer = PassageSealer(
-        await dek_of(house, found), collection=bytes.fromhex(found.collection), document=bytes.fromhex(found.id),
-        version=found.version, classification=found.tag.classification,
-    )  # fmt: skip
-    for point in points:
-        if point.id in expected:
-            opened = sealer.open(point.payload["n"], point.id, point.payload["s"])
-            assert opened.text == story.FIRST[opened.start : opened.end] and opened.vd == vector_digest(point.vector)
+    await opens(house, found, [point for point in points if point.id in expected], story.FIRST)
 
 
 async def finish(house: Ingesting, identifier: str) -> Moved:
     for _ in range(100):
-        ready_again_soon(house)
+        time_passes(house)
         await house.worker.drain()
         status = await house.pipeline.moving.status("northwind", identifier)
         if status.state == "done":
@@ -96,7 +50,7 @@ async def test_a_death_in_a_move_leaves_the_document_whole_and_the_move_goes_on(
     teller: subprocess.Popen[str], tmp_path: Path, point: str
 ) -> None:
     assert await tell(teller, folder=str(tmp_path), story="move", **order(point)) == story.DIED
-    async with restarted(tmp_path) as house:
+    async with restarted(tmp_path, story.two_sites()) as house:
         (listed,) = house.documents.listing("northwind").items
         living = house.documents.live("northwind", [listed.id])[listed.id]
         assert living.site == ("fra" if point in COPYING + INDEXING[:-1] else "par")
