@@ -59,6 +59,13 @@ def written(connection: sa.Connection, document_id: str, version: int | None = N
     return found
 
 
+def in_order(connection: sa.Connection, document_id: str, version: int, epoch: int) -> list[str]:
+    """Give the ids of one version's points by Passage number, as put under the search keys of `epoch`."""
+    c = document_points.c
+    query = sa.select(c.points).where(c.id == document_id, c.version == version, c.epoch == epoch)
+    return spelt(connection.execute(query).scalar() or b"")
+
+
 def spelt(raw: bytes) -> list[str]:
     """Give the ids that a row keeps, as shards spell them."""
     return [str(UUID(bytes=raw[at : at + 16])) for at in range(0, len(raw), 16)]

@@ -96,6 +96,7 @@ async def domicile(
     from service.fusion import learned_weights
     from service.leaving import LeavingOut
     from service.limits import Limits
+    from service.neighbours import Neighbours
     from service.reconciling import Reconciling
     from service.repeats import Repeats
     from service.reporting import Reporting, organisation
@@ -312,6 +313,9 @@ async def domicile(
             accounts=accounts,
             documents=documents,
             catalogue=catalogue,
+            neighbours=Neighbours(
+                database=database, engine=engine, catalogue=catalogue, ledger=ledger, shards=outlets.shards
+            ),
             filing=Filing(
                 engine=engine,
                 documents=documents,

@@ -30,6 +30,7 @@ from service.errors import InvalidRequestError
 from service.filing import Filing
 from service.leaving import LeavingOut
 from service.limits import Limits
+from service.neighbours import Neighbours
 from service.probing import Probing
 from service.reconciling import Reconciling
 from service.repeats import Repeats
@@ -53,6 +54,7 @@ class House:
     accounts: Accounts
     documents: Documents
     catalogue: Catalogue
+    neighbours: Neighbours
     filing: Filing
     repeats: Repeats
     limits: Limits

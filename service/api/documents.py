@@ -17,6 +17,7 @@ from ingestion.intake import Refused
 from service.api.describing import BYTES, RAW, described
 from service.api.replies import Asking, house_of, refused
 from service.errors import InvalidRequestError
+from service.neighbours import MOST, Stretch
 
 LIMIT = 100
 
@@ -121,6 +122,20 @@ class DocumentsController(Controller):
     async def one(self, request: Asking, document_id: FromPath[str]) -> dict[str, Any]:
         """Give one document: state, tag, place, progress, and what to do when it failed."""
         return (await house_of(request).catalogue.get(request.user, document_id)).facts()
+
+    @get("/{document_id:str}/passages/{number:int}", opt={"scope": "ask"}, operation_id="documentPassages")
+    async def passages(
+        self,
+        request: Asking,
+        document_id: FromPath[str],
+        number: FromPath[int],
+        around: Annotated[int, QueryParameter(ge=0, le=MOST)] = 0,
+    ) -> Response[Any]:
+        """Open a passage of a live document by its number, with `around` more on either side."""
+        outcome = await house_of(request).neighbours.around(request.user, document_id, number, around)
+        if not isinstance(outcome, Stretch):
+            return refused(request, *outcome)
+        return Response(outcome.facts(), headers={"Domicile-Receipt": outcome.receipt})
 
     @post("/{document_id:str}/retry", opt={"scope": "upload"}, operation_id="retryDocument", status_code=202)
     async def retry(self, request: Asking, document_id: FromPath[str]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ SCOPE_OF = {
     "retrieveModel": "ask",
     "createEmbedding": "ask",
     "putDocument": "upload",
+    "documentPassages": "ask",
     "retryDocument": "upload",
     "pauseDocument": "upload",
     "resumeDocument": "upload",

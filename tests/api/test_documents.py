@@ -14,7 +14,7 @@ TEXT = "The gate of the northern depot closes at 18:30. The key hangs in the por
 BROKEN = b"%PDF-1.7\n" + b"no objects here\n" * 20
 CALLS = [
     *(("POST", f"/{each}") for each in ("retry", "pause", "resume", "cancel")),
-    ("GET", ""), ("DELETE", ""), ("GET", "/erasure"),
+    ("GET", ""), ("GET", "/passages/0"), ("DELETE", ""), ("GET", "/erasure"),
 ]  # fmt: skip
 
 
@@ -160,6 +160,22 @@ def test_a_live_document_is_not_tried_again(client: httpx.Client) -> None:
     found = live(client, "fine.txt", TEXT)
     reply = client.post(f"/v1/documents/{found['id']}/retry")
     assert (reply.status_code, reply.json()["code"]) == (409, "state_conflict")
+
+
+def test_a_passage_is_opened_with_its_neighbours_and_recorded(served: Served, client: httpx.Client) -> None:
+    text = "\n\n".join(f"# Part {n}\n\nThe lamp of lock {n} burns from dusk until dawn." for n in range(5))
+    found = live(client, "lamps.md", text)
+    at = f"/v1/documents/{found['id']}/passages"
+    reply = client.get(f"{at}/2", params={"around": 1})
+    body = reply.json()
+    assert [each["number"] for each in body["data"]] == [1, 2, 3] and body["of"] == found["passages"] == 5
+    assert all(each["text"] == text[each["start"] : each["end"]] for each in body["data"])
+    assert body["data"][1]["heading"] == "Part 2"
+    assert client.get(f"/v1/receipts/{body['receipt']}").json()["receipt"]["kind"] == "search"
+    assert [each["number"] for each in client.get(f"{at}/0", params={"around": 2}).json()["data"]] == [0, 1, 2]
+    assert client.get(f"{at}/5").status_code == 404
+    assert client.get(f"{at}/0", params={"around": 11}).status_code == 400
+    assert served.client("upload").get(f"{at}/0").status_code == 403
 
 
 def test_work_on_a_collection_is_braked_and_goes_on(client: httpx.Client) -> None:
