@@ -16,13 +16,14 @@ from ingestion.restore import _EVER, Restore
 from ingestion.rows import document
 from ingestion.states import State
 from residency.decision import Refusal
-from residency.errors import KeyringError
+from residency.errors import KeyringError, StorageFullError
 from residency.keytables import dek_wrapped
 from residency.notes import Verifier
 from service import accounts
-from tests.doubles.ingesting import APP, Ingesting, ingesting
+from tests.doubles.ingesting import APP, Ingesting, ingesting, site
 from tests.doubles.looking import BODY, dek_of, live, points_of
 
+ONE = site("fra", "DE", "DE")
 TENANTS = [
     {"id": each, "ceiling": ["GDPR-ADEQUATE"], "zone": "DE", "created": 0.0} for each in ("northwind", "southwind")
 ]
@@ -226,6 +227,46 @@ async def test_a_backup_that_breaks_off_leaves_no_file_and_overwrites_none(
             await backed_up(house, file)
         with pytest.raises(BackupError, match="no site"):
             await Backup(database=house.database, **stores(house)).write("IT", ArchiveWriter(tmp_path / "it.tar"))
+
+
+@pytest.mark.parametrize("at", ["file", "point", "row"])
+async def test_a_restore_that_breaks_off_is_begun_again_and_completed(
+    homes: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    old, new = homes
+    file = tmp_path / "de.tar"
+    async with ingesting(old, fleet=ONE) as house:
+        kept = [await live(house, f"{n}.txt", BODY + bytes([65 + n])) for n in range(2)]
+        await backed_up(house, file)
+    same_keys(old, new)
+    async with ingesting(new, fleet=ONE) as house:
+        what = {"file": (house.vaults["fra"], "put"), "point": (house.shards["fra"], "put")}
+        calls: list[int] = []
+
+        def full(call: Callable[..., Any]) -> Callable[..., Any]:
+            def within(*given: Any, **named: Any) -> Any:
+                calls.append(1)
+                if len(calls) == {"file": 4, "point": 2, "row": 2}[at]:  # the second document is under way
+                    raise StorageFullError("fra has no room left", site="fra")
+                return call(*given, **named)
+
+            return within
+
+        with monkeypatch.context() as patched:
+            owner, name = what.get(at, (Restore, "_insert"))
+            patched.setattr(owner, name, full(getattr(owner, name)))
+            with pytest.raises(StorageFullError, match="no room left"):
+                await restored(house, file)
+        assert [each.state for each in house.documents.listing("northwind").items] == [State.LIVE]
+    async with ingesting(new, fleet=ONE) as house:  # another process
+        again = await restored(house, file)
+        assert (again["there"], again["restored"], again["unopened"]) == (1, 1, 0)
+        for each in kept:
+            assert house.get(each.id).state is State.LIVE and await dek_of(house, house.get(each.id))
+            assert len(await points_of(house, house.get(each.id))) == each.passages
+            assert {name.rpartition(".")[2] for name in house.files() if name.startswith(each.id)} == {
+                "original", "text",
+            }  # fmt: skip
 
 
 def _entries(house: Ingesting) -> list[dict[str, Any]]:
