@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from ingestion import collections, points
 from ingestion.damage import Damage
@@ -22,7 +23,7 @@ from ingestion.points import document_points
 from ingestion.rows import document
 from ingestion.states import State
 from residency import receipt
-from residency.database import Database
+from residency.database import Database, metadata
 from residency.decision import Ask, Permit, Refusal
 from residency.engine import Engine
 from residency.errors import DomicileError, SiteError
@@ -87,6 +88,14 @@ class Finding:
         return {name: getattr(self, name) for name in names}
 
 
+drift_looks = sa.Table(
+    "drift_look",
+    metadata,
+    sa.Column("site", sa.String(63), primary_key=True),
+    sa.Column("looked", sa.String(24), nullable=False),
+)
+"""When the drift watch last saw all of a Site: its rows, and the points of every owner there."""
+
 CATEGORY: Final = {"misplaced": "location", "orphans": "location", "missing": "service"}
 
 
@@ -138,8 +147,9 @@ class Drift:
                 await self._compare(done, tenant, jurisdiction, site, dimension)
             except DomicileError as error:
                 done.unseen.append({"tenant": tenant, "site": site, "cause": error.code})
-        # 3. Records.
+        # 3. Records, and that these Sites were looked at.
         await self.database.run(self._record, done)
+        await self.database.run(self._looked, set(self.shards) - {each["site"] for each in done.unseen})
         return done
 
     async def mend(self) -> int:
@@ -321,7 +331,20 @@ class Drift:
                         tenant, known.category, known.subject, policy=known.policy, remediation="not found again"
                     )
 
+    def _looked(self, sites: set[str]) -> None:
+        now, dialect = receipt.stamp(datetime.now(UTC)), sqlite if self.database.sqlite else postgresql
+        with self.database.transaction() as connection:
+            row = dialect.insert(drift_looks).on_conflict_do_update(index_elements=["site"], set_={"looked": now})
+            for site in sorted(sites):
+                connection.execute(row, {"site": site, "looked": now})
+
     def _tenants(self) -> list[str]:
         with self.database.reading() as connection:
             known = connection.execute(sa.select(collections.tenant_turn.c.tenant_id))
             return [str(row.tenant_id) for row in known]
+
+
+def last_looks(database: Database) -> dict[str, str]:
+    """Give when the drift watch last looked at each Site; one that is missing was never looked at."""
+    with database.reading() as connection:
+        return {row.site: row.looked for row in connection.execute(sa.select(drift_looks))}

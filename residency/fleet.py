@@ -15,14 +15,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
 
 from residency.errors import SiteError
 from residency.evidence import GRADES, Evidence
-from residency.site import Holding, Operator, Site, Trust
+from residency.site import Certificate, Holding, Operator, Site, Trust
 from residency.zones import Zones
 
 __all__ = ["NEVER", "PROVEN", "SCHEMES", "Fleet", "Holding", "Operator", "Site", "Trust"]
@@ -187,6 +187,10 @@ class _SiteEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     certificate: str = ""
     certificate_key: str = ""
     peer_spki: list[str] = msgspec.field(default_factory=list)
+    subprocessor_rank: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    country_of_provision: str = ""
+    certificates: list[Certificate] = msgspec.field(default_factory=list)
+    union_assurance_level: str = ""
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -205,7 +209,8 @@ def _site(entry: _SiteEntry, zones: Zones) -> Site:
     if bool(entry.zone) == bool(entry.zones) or len(set(codes)) != len(codes):
         raise refuse("it needs zone or zones, each code once", 'write zone = "DE"')
     parent = entry.parent or entry.operator
-    for code in (*codes, entry.operator.zone, parent.zone):
+    provided = (entry.country_of_provision,) if entry.country_of_provision else ()
+    for code in (*codes, entry.operator.zone, parent.zone, *provided):
         zones.check(code)
     if zones.kind(codes[0]) != "place":
         raise refuse("a Site stands in a country or a part of one", 'write zone = "DE", not "EU"')
@@ -235,6 +240,10 @@ def _site(entry: _SiteEntry, zones: Zones) -> Site:
         entry.certificate,
         entry.certificate_key,
         _pins(entry.peer_spki, refuse),
+        entry.subprocessor_rank,
+        entry.country_of_provision,
+        tuple(entry.certificates),
+        entry.union_assurance_level,
     )
 
 

@@ -6,6 +6,7 @@ The master is canonical JSON (RFC 8785), signed by the log's key; all other form
 (`service/rendering/`). No IO here; gathering is in `service/reporting.py`.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -55,6 +56,8 @@ class Head:
     software: str
     origin: str
     vkey: str
+    build: str = ""
+    """Digest of the program that made it."""
     organisation: str = ""
     role: str = "controller"
     """controller or processor, in GDPR's sense."""
@@ -79,6 +82,7 @@ class Head:
             "clock": "the clock of this machine, UTC",
             "requested_by": self.requested_by,
             "software": self.software,
+            "build": self.build,
             "rules": list(rules),
         }
 
@@ -137,6 +141,9 @@ def of(
     documents = sum(row["documents"] for row in rows)
     lowest = lowest_grade(counted, rows)
     found = [*map(dict, violations), *counted.violations]
+    held = Counter[str]()
+    for row in rows:
+        held[row["site"]] += row["documents"]
     return {
         "schema": SCHEMA,
         "head": head.facts(counted.intervals),
@@ -150,7 +157,7 @@ def of(
         "placement": placement,
         "inventory": rows,
         "sites": sites,
-        "shards": placed(fleet, known.watch, found),
+        "shards": placed(fleet, known.watch, found, held),
         "flows": [
             {"action": action, "tags": [counted.tags[tag] for tag in tags], "zone": zone, "ruling": ruling,
              "steps": steps, "items": items, "bytes": bytes_}

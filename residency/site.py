@@ -14,7 +14,10 @@ import msgspec
 from residency.evidence import Evidence, best
 from residency.evidence import next_change as evidence_change
 
-_LATER: Final = ("trust_root", "certificate", "certificate_key", "peer_spki")
+_LATER: Final = (
+    "trust_root", "certificate", "certificate_key", "peer_spki",
+    "subprocessor_rank", "country_of_provision", "certificates", "union_assurance_level",
+)  # fmt: skip
 """Facts that came after the first version: left out while empty, so that older Fleets keep their digest."""
 
 
@@ -54,6 +57,14 @@ class Trust:
     peer_spki: tuple[str, ...] = ()
 
 
+class Certificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a third party certified of a Site: scheme (such as `ISO/IEC 27001`), id, last day."""
+
+    scheme: str
+    id: str = ""
+    valid_until: date | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """One deployment we run or rent. `zones`: the country or part of one it stands in, then the schemes it is under."""
@@ -77,6 +88,12 @@ class Site:
     """PEM file of that certificate's private key."""
     peer_spki: tuple[str, ...] = ()
     """SHA-256 (hex) of each public key that may answer there; empty: any certificate of the root."""
+    subprocessor_rank: int | None = None
+    """Its operator's place in the chain of GDPR 28 and ITS 2024/2956: 1 is our own processor, 2 that one's, and on."""
+    country_of_provision: str = ""
+    """Zone from which its operator provides the service (ITS 2024/2956 B_02.02.0130)."""
+    certificates: tuple[Certificate, ...] = ()
+    union_assurance_level: str = ""
     proven: tuple[int, datetime] | None = field(default=None, compare=False, repr=False)
     """A grade that the last probe proved, and until when."""
 

@@ -26,12 +26,17 @@ class Watch:
     """Receipts of probes in the order of their numbers, from the first one ever."""
     ttl: timedelta = timedelta(hours=1)
     """How long a good probe is believed."""
+    looked: Mapping[str, str] = field(default_factory=dict)
+    """By Site: when the drift watch last looked there."""
 
 
-def placement(fleet: Fleet, watch: Watch, violations: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def placement(
+    fleet: Fleet, watch: Watch, violations: Iterable[Mapping[str, Any]], documents: Mapping[str, int]
+) -> list[dict[str, Any]]:
     """Give one row for each shard replica that a probe saw, and one for each Site of which none is known.
 
-    `points` are those of all tenants of the installation; `drift` counts unresolved findings of the drift watch there.
+    `points` are those of all tenants of the installation when it was probed, `documents` the tenant's own by Site now;
+    `drift` counts unresolved findings of the drift watch there, None where there are none because it never looked.
     """
     drift = Counter(
         row["evidence"].get("site") for row in violations if "drift" in row["evidence"] and not row["resolved"]
@@ -40,7 +45,7 @@ def placement(fleet: Fleet, watch: Watch, violations: Iterable[Mapping[str, Any]
     for site in sorted(fleet.sites.values(), key=lambda each: each.id):
         state = watch.states.get(site.id)
         facts = dict(state["facts"]) if state else {}
-        held = site.holding("shard")
+        held, looked = site.holding("shard"), watch.looked.get(site.id)
         shard = facts.get("shard") or {}
         common = {
             "site": site.id,
@@ -55,7 +60,9 @@ def placement(fleet: Fleet, watch: Watch, violations: Iterable[Mapping[str, Any]
             "replica": None,
             "points": shard.get("points"),
             "probed": state["probed"] if state else None,
-            "drift": drift[site.id] if held is not None else None,
+            "documents": documents.get(site.id, 0),
+            "drift": (drift[site.id] if drift[site.id] or looked else None) if held is not None else None,
+            "looked": looked if held is not None else None,
         }
         seen = [
             common
@@ -132,6 +139,15 @@ def _site(site: Site, fleet: Fleet, now: datetime, state: Mapping[str, Any] | No
         "operator": {"name": site.operator.name, "zone": site.operator.zone, "lei": site.operator.lei},
         "parent": {"name": site.parent.name, "zone": site.parent.zone, "lei": site.parent.lei},
         "contract": site.contract,
+        "subprocessor_rank": site.subprocessor_rank,
+        "country_of_provision": site.country_of_provision,
+        "certificates": [
+            {"scheme": item.scheme, "id": item.id,
+             "valid_until": item.valid_until.isoformat() if item.valid_until else None,
+             "expired": item.valid_until is not None and now.date() > item.valid_until}
+            for item in site.certificates
+        ],
+        "union_assurance_level": site.union_assurance_level,
         "holds": [item.kind for item in site.holds],
         "models": {
             item.kind: item.settings["model"] for item in site.holds if isinstance(item.settings.get("model"), str)

@@ -19,7 +19,7 @@ from residency.fleet import Fleet
 from residency.notes import Verifier
 from residency.policy import PolicySet
 from residency.retention import Retention
-from residency.rulebook import RETENTION, SCHEMA, ZONES
+from residency.rulebook import RETENTION, SCHEMA, ZONES, digest
 from residency.tagrules import TagRules
 from residency.zones import Zones
 from service.accounts import Accounts
@@ -210,6 +210,14 @@ def inspection(settings: Settings, progress: Callable[[int, int], None]) -> Iter
         ).run()
     finally:
         database.close()
+
+
+@lru_cache(maxsize=1)
+def build() -> str:
+    """Give `sha256:…` over the Python files of the rooms that run here: names the very build, whatever its version."""
+    root = Path(residency.__file__).parent.parent
+    files = [path for room in ("residency", "ingestion", "service") for path in (root / room).rglob("*.py")]
+    return digest({path.relative_to(root).as_posix(): path.read_bytes() for path in files})
 
 
 def software() -> str:

@@ -24,6 +24,7 @@ from residency.violations import Violations
 from residency.watch import Watch
 from residency.zones import Zones
 from service.errors import InvalidRequestError
+from service.home import build
 from service.rendering.drawing import KINDS, Rendered, formats_of, render
 
 FORMAT: Final = "domicile-report/v1"
@@ -198,6 +199,7 @@ class Reporting:
             software=ledger.software,
             origin=ledger.origin,
             vkey=ledger.vkey,
+            build=build(),
             organisation=about.organisation,
             role=about.role,
             contact=about.contact,

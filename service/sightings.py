@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from ingestion.drift import last_looks
 from residency.database import Database, metadata
 from residency.errors import ViolationError
 from residency.evidence import GRADES
@@ -95,7 +96,7 @@ class Sightings:
         rows = states(self._database)
         told = {name: {"probed": row.probed, "facts": json.loads(row.facts)} for name, row in rows.items()}
         entries = tuple(self._ledger.entries(self._steward, EVER, self._clock() + self._ttl, kinds=["probe"]))
-        return Watch(told, entries, self._ttl)
+        return Watch(told, entries, self._ttl, last_looks(self._database))
 
     def _written(self, look: Look) -> datetime:
         """Write a state down, and what is new of it into the Ledger, in one commit; give when this state began.

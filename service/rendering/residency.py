@@ -28,6 +28,7 @@ def sheet(bundle: Mapping[str, Any]) -> Sheet:
         tables=(
             _placement(report),
             tables.sites(report),
+            tables.chain(report),
             _shards(report),
             tables.closures(report),
             _flows(report),
@@ -80,20 +81,23 @@ def _shards(report: Mapping[str, Any]) -> Table:
             *(
                 (known(row["shard"]) if row["kind"] != "embedded" else "0", known(row["shard_key"]) if row["shard_key"]
                  else "none", known(row["peer"]), known(row["uri"]) if row["kind"] != "embedded" else "none",
-                 known(row["replica"]), str(known(row["points"])), str(known(row["drift"])))
+                 known(row["replica"]), str(known(row["points"])), probed, str(row["documents"]),
+                 str(known(row["drift"])), moment(row["looked"]) if row["looked"] else "never")
                 if row["holds_points"]
-                else ("–",) * 7
+                else ("–",) * 6 + (probed,) + ("–",) * 3
             ),
-            moment(row["probed"]) if row["probed"] else "unknown",
         )
         for row in report["shards"]
+        for probed in [moment(row["probed"]) if row["probed"] else "unknown"]
     )  # fmt: skip
     columns = (
-        "Site", "Zone", "Collection", "Shard", "Shard key", "Peer", "Address", "Replica", "Points", "Drift", "Probed",
+        "Site", "Zone", "Collection", "Shard", "Shard key", "Peer", "Address", "Replica", "Points", "Probed",
+        "Documents", "Drift", "Looked for drift",
     )  # fmt: skip
     lead = (
-        "Where the index lies, as the last probe of each Site saw it. Points: of all tenants of this installation. "
-        "Drift: unresolved findings of points or documents where they may not be, or missing."
+        "Where the index lies, as the last probe of each Site saw it. Points: of all tenants of this installation, "
+        "at the time of that probe. Documents: this tenant's, at the time of this report. Drift: unresolved findings "
+        "of points or documents where they may not be, or missing; unknown where the drift watch never looked."
     )
     return Table("shards", "Placement of the index", columns, rows, "The Fleet names 0 Sites.", lead)
 

@@ -65,6 +65,7 @@ def head(report: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         ("Asked for by", found["requested_by"]),
         ("Report number", found["id"]),
         ("Software", found["software"]),
+        ("Build", found["build"]),
     )
     return tuple((name, value) for name, value in rows if value)
 
@@ -117,6 +118,29 @@ def sites(report: Mapping[str, Any]) -> Table:
         "Last probe",
     )
     return Table("sites", "Sites", columns, rows, "The Fleet names 0 Sites.", "Every Site that the Fleet names.")
+
+
+def chain(report: Mapping[str, Any]) -> Table:
+    """Lay out by what contract each Site serves, at which rank of the chain, and what is certified of it."""
+    rows = tuple(
+        (
+            site["id"],
+            site["contract"] or "not stated",
+            str(site["subprocessor_rank"] or "not stated"),
+            zone_name(site["country_of_provision"]) if site["country_of_provision"] else "not stated",
+            "; ".join(map(_certificate, site["certificates"])) or "none stated",
+            site["union_assurance_level"] or "not stated",
+        )
+        for site in report["sites"]
+    )
+    columns = ("Site", "Contract", "Rank in the chain", "Provided from", "Certificates", "Union assurance level")
+    lead = "As the operator's fleet file states it; nothing of it was checked here."
+    return Table("chain", "Contracts and certificates", columns, rows, "The Fleet names 0 Sites.", lead)
+
+
+def _certificate(found: Mapping[str, Any]) -> str:
+    until = f", {'expired on' if found['expired'] else 'until'} {found['valid_until']}" if found["valid_until"] else ""
+    return f"{found['scheme']} {found['id']}".strip() + until
 
 
 def closures(report: Mapping[str, Any]) -> Table:

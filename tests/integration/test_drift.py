@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from ingestion.damage import Damage
-from ingestion.drift import Drift, Findings
+from ingestion.drift import Drift, Findings, last_looks
 from ingestion.states import State
 from residency.fleet import Fleet
 from residency.ports import Point, PointFilter
@@ -82,6 +82,17 @@ async def test_documents_whose_tag_no_longer_permits_their_site_are_a_violation_
     assert (await watched.look()).found == []
     (closed,) = watched.records()
     assert (closed["state"], closed["remediation"]) == ("resolved", "not found again")
+
+
+async def test_when_it_last_looked_is_kept_for_each_site_that_it_saw_whole(watched: Watched) -> None:
+    house = watched.house
+    await live(house)
+    assert last_looks(house.database) == {}
+    house.engine.fleet.close("fra", "away")
+    await watched.look()
+    assert "fra" not in last_looks(house.database)
+    others = set(house.shards) - {"fra"}
+    assert set(last_looks(house.database)) == others
 
 
 async def test_a_closed_site_is_no_violation_and_is_named_as_not_looked_at(watched: Watched) -> None:

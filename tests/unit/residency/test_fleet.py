@@ -145,6 +145,18 @@ def test_the_digest_is_of_the_facts_and_neither_of_health_nor_of_their_order() -
 # --- time -------------------------------------------------------------------------------------------------------------
 
 
+def test_facts_that_people_state_are_checked_for_their_form_and_change_the_digest_only_where_they_stand() -> None:
+    stated = SITE + 'subprocessor_rank = 2\ncountry_of_provision = "FR"\ncertificates = [{ scheme = "C5" }]\n'
+    assert parsed(stated).site("de-frankfurt").certificates[0].scheme == "C5"
+    assert parsed(stated).digest != parsed(SITE).digest
+    assert not {"subprocessor_rank", "certificates"} & parsed(SITE).site("de-frankfurt").facts().keys()
+    for wrong in ("subprocessor_rank = 0", 'certificates = [{ scheme = "C5", until = 2027-01-01 }]'):
+        with pytest.raises(SiteError):
+            parsed(SITE + wrong)
+    with pytest.raises(ZoneError):
+        parsed(SITE + 'country_of_provision = "UK"')
+
+
 def test_a_scheme_ends_after_its_last_day() -> None:
     site = fleet().site("iad-dpf")
     assert site.zones_at(datetime(2027, 6, 30, 23, 59, tzinfo=UTC)) == ("US", "US-DPF")

@@ -68,6 +68,9 @@ zone = "DE"
 place = "Munich"
 operator = { name = "Isarblick Hosting AG", zone = "DE" }
 evidence = [{ grade = 2, claim = "place", source = "contract 2026-4", date = 2026-01-01 }]
+subprocessor_rank = 1
+country_of_provision = "DE"
+certificates = [{ scheme = "ISO/IEC 27001", id = "X-1", valid_until = 2026-06-30 }]
 holds = [{ kind = "shard", url = "edge:" }]
 [[site]]
 id = "fr-lyon"
@@ -263,7 +266,7 @@ async def test_placement_and_times_without_a_good_probe_stand_in_every_format(bo
                unprobed={"from": "2026-11-05T08:00:00.000Z", "to": "2026-11-10T08:00:00.000Z"}),
     )  # fmt: skip
     rules = Retention.parse(b'[[rule]]\nid = "law"\ncategory = "health"\nkeep_days = 3650\nlaw = "BGB 630f(3)"\n')
-    watch = Watch(states, entries)
+    watch = Watch(states, entries, looked={"fr-lyon": "2026-11-23T11:00:00.000Z"})
     reporting = Reporting(
         book, Held(), Rules(), Kept(), watch=lambda: watch, retention=lambda: rules, clock=lambda: NOW
     )
@@ -274,6 +277,9 @@ async def test_placement_and_times_without_a_good_probe_stand_in_every_format(bo
     assert rows["fr-lyon", "72"]["points"] is None
     assert rows["fr-lyon", "72"]["replica"] == "Dead"
     assert (rows["de-munich", "this process"]["points"], rows["de-frankfurt", None]["probed"]) == (401, None)
+    assert (rows["fr-lyon", "71"]["drift"], rows["fr-lyon", "71"]["looked"][:10]) == (0, "2026-11-23")
+    assert (rows["de-munich", "this process"]["drift"], rows["de-munich", "this process"]["looked"]) == (None, None)
+    assert sum({row["site"]: row["documents"] for row in found["shards"]}.values()) == found["verdict"]["documents"]
     closures = {
         (row["site"], row["kind"]): (row["from"][:10], (row["to"] or "")[:10]) for row in found["coverage"]["closures"]
     }
@@ -288,6 +294,7 @@ async def test_placement_and_times_without_a_good_probe_stand_in_every_format(bo
             "unknown",
             "BGB 630f(3)",
             "until erased",
+            "ISO/IEC 27001 X-1, expired on 2026-06-30",
         ):
             assert wanted in text, (format_, wanted)
 
