@@ -22,6 +22,7 @@ from residency.rulebook import Rulebook
 from service.accounts import Accounts
 from service.errors import HomeError
 from service.home import (
+    build,
     database_of,
     fleet_file,
     origin_of,
@@ -355,6 +356,7 @@ async def domicile(
                 erasures=erasure.certificate,
                 by_hand=lambda: byhand.load(settings.path / "register.toml"),
                 horizon=erasure.horizon,
+                build=build(),
             ),
             violations=violations,
             reconciling=Reconciling(ledger, violations, tenants=lambda: [each.id for each in accounts.tenants()]),

@@ -24,7 +24,6 @@ from residency.violations import Violations
 from residency.watch import Watch
 from residency.zones import Zones
 from service.errors import InvalidRequestError
-from service.home import build
 from service.rendering.drawing import KINDS, Rendered, formats_of, render
 
 FORMAT: Final = "domicile-report/v1"
@@ -81,7 +80,7 @@ class About:
 
 class Reporting:
     """Makes reports. `about` gives the organisation's facts by tenant, `by_hand` what people wrote for the registers;
-    `horizon` is how long backups of keys may live.
+    `horizon` is how long backups of keys may live, `build` the digest of this program.
     """
 
     def __init__(
@@ -97,6 +96,7 @@ class Reporting:
         erasures: Callable[[str, str], Awaitable[dict[str, Any]]] | None = None,
         by_hand: Callable[[], Mapping[str, Any]] = dict,
         horizon: timedelta = timedelta(days=30),
+        build: str = "",
         about: Callable[[str], About] = lambda _tenant: About(),
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -111,6 +111,7 @@ class Reporting:
         self._by_hand = by_hand
         self._horizon = horizon
         self._about = about
+        self._build = build
         self._clock = clock
 
     async def residency(
@@ -199,7 +200,7 @@ class Reporting:
             software=ledger.software,
             origin=ledger.origin,
             vkey=ledger.vkey,
-            build=build(),
+            build=self._build,
             organisation=about.organisation,
             role=about.role,
             contact=about.contact,
