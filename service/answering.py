@@ -107,6 +107,7 @@ class Answering:
             question.activity,
             kind="answer",
             language=question.language,
+            fold=True,
             param=question.param,
         )
         findings = await self._searching.find(principal, ask)

@@ -41,7 +41,7 @@ class Drafting:
 
         `touches` and `tags` are those that came after the search.
         """
-        documents = sorted({passage.document_id for passage in findings.passages})
+        documents = sorted({document for passage in findings.passages for document in passage.documents})
         commits: dict[str, bytes | list[bytes]] = {
             "principal": principal.id.encode(),
             "question": question.encode(),

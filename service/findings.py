@@ -28,8 +28,22 @@ class Search:
     """ISO 639-1 code of the question; empty: told from its words."""
     dense_weight: float | None = None
     """Weight of the dense leg; None: as learned for the model and the languages. An evaluation tries others."""
+    fold: bool = False
+    """Whether Passages that say the same appear once, naming the others: for whoever shows these (`Opened.also`)."""
     param: str = "query"
     """What the client called the question, for problems with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a Passage stands that says the same as one that is shown."""
+
+    document_id: str
+    name: str
+    version: int
+    page: int
+    start: int
+    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +67,13 @@ class Opened:
     words: Mapping[int, float]
     """Share of the question's IDF mass, at the shard it came from, that holding each of its blind tokens is worth."""
     keys: SearchKeys
+    also: tuple[Place, ...] = ()
+    """Where else the same is said, as far as it was found (`folding.py`)."""
+
+    @property
+    def documents(self) -> tuple[str, ...]:
+        """Ids of the Documents that say it."""
+        return tuple(dict.fromkeys((self.document_id, *(each.document_id for each in self.also))))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ different corpora do not compare; then each leg is divided by its best, and the 
 on how well the model knows the language. Rank fusion (RRF) lets a weak ranking drag a strong one down (docs/decisions).
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final
@@ -32,13 +33,14 @@ UNKNOWN_TRUST: Final = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A Hit with its place among all: `score` in 0..1 for ranking, `support` for abstention (0 to about 2)."""
+    """A Hit with its place among all: `score` in 0..1 for ranking, `sense` for its support once it is opened."""
 
     source: int
     """Index of the Found that it came from."""
     hit: Hit
     score: float
-    support: float
+    sense: float
+    """The cosine, as far as it counts."""
 
 
 def dense_weight(learned: Mapping[str, float], question: str, passages: Iterable[str]) -> float:
@@ -60,6 +62,20 @@ def trust(learned: Mapping[str, float], question: str, passages: Iterable[str]) 
     languages = [*passages] if question == "und" else [question]
     known = max((learned.get(language, UNKNOWN) for language in languages), default=UNKNOWN)
     return 1.0 if known >= KNOWN else UNKNOWN_TRUST
+
+
+def narrowed(idf: Mapping[int, float], language: str, held: Mapping[str, int]) -> Mapping[int, float]:
+    """Give IDFs as if nothing but Passages in `language` were searched; `held` counts Passages by language.
+
+    Beside other languages even an article is a rare word, and whoever holds it seems to answer. An IDF is
+    ln((n + 1) / (df + .5)), and the Passages that hold a stem are of its own language, so that a smaller n takes the
+    same from each. Where none is held in the language, all stay as they are.
+    """
+    mine, every = held.get(language, 0), sum(held.values())
+    if mine in (0, every):
+        return idf
+    less = math.log((every + 1) / (mine + 1))
+    return {token: max(0.0, value - less) for token, value in idf.items()}
 
 
 def learned_weights(fleet: Fleet) -> dict[str, dict[str, float]]:
@@ -110,5 +126,5 @@ def fuse(
         score = (dense_weight * dense / best_dense if best_dense > 0 else 0.0) + (
             (1 - dense_weight) * words / best_words if best_words > 0 else 0.0
         )
-        scored.append(Scored(source, hit, score, trust * dense + words))
+        scored.append(Scored(source, hit, score, trust * dense))
     return sorted(scored, key=lambda item: (-item.score, item.hit.id))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from ingestion.splitter import sentences
 from residency.lexicon import PREFIX_LETTERS, words
 from service.calibration import Calibration
+from service.findings import Place
 from service.harmless import addressed, harmless
 from service.searching import Opened
 
@@ -83,6 +84,8 @@ class Citation:
     marks: tuple[tuple[int, int], ...]
     language: str = ""
     """Language of the quoted Passage, as told when it was indexed."""
+    also: tuple[Place, ...] = ()
+    """Passages that say the same as the quoted one, nearly or word for word."""
 
 
 def enough(passages: Sequence[Opened], threshold: float) -> bool:
@@ -228,6 +231,7 @@ def compose(parts: Sequence[tuple[str, Sequence[Quote]]]) -> tuple[str, list[Cit
             claims=tuple(claims[at]),
             marks=tuple(marks[at]),
             language=quote.passage.language,
+            also=quote.passage.also,
         )
         for at, quote in enumerate(quotes)
     ]

@@ -34,6 +34,14 @@ class Group:
         """The distinct Tags in it."""
         return tuple(dict.fromkeys(each.tag for each in self.classes))
 
+    @property
+    def languages(self) -> dict[str, int]:
+        """Passages by language."""
+        held: dict[str, int] = {}
+        for each in self.classes:
+            held[each.language] = held.get(each.language, 0) + each.passages
+        return held
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:

@@ -5,7 +5,8 @@ that went away is named.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 
 from ingestion.damage import Damage
 from ingestion.documents import Document, Documents
@@ -14,11 +15,12 @@ from residency.engine import Engine
 from residency.envelope import PassageBody, PassageSealer
 from residency.errors import SealedError
 from residency.keyring import Keyring
+from residency.lexicon import PREFIX_SHARE
 from residency.route import Action
 from residency.seal import OpenDek
-from residency.searchkeys import SearchKeys
 from service.findings import Opened, Search
-from service.fusion import Scored
+from service.folding import fold
+from service.fusion import Scored, narrowed
 from service.groups import Asked, Group, pass_for, reach
 
 OVERFETCH = 2
@@ -39,12 +41,29 @@ class Opening:
         self._damage = damage
 
     async def open(
-        self, principal: Principal, ask: Search, ranked: Sequence[Scored], found: Sequence[Asked]
+        self, principal: Principal, ask: Search, ranked: Sequence[Scored], found: Sequence[Asked], language: str
     ) -> tuple[list[Opened], int, set[str]]:
-        """Give the best `top_k` Passages, how many were damaged, and the Sites whose keys were not reached."""
+        """Give the best `top_k` Passages, how many were damaged, and the Sites whose keys were not reached.
+
+        `language` is the question's: its words are weighed as among Passages of that language.
+        """
         wanted = list(dict.fromkeys(str(item.hit.payload["d"]) for item in ranked[: ask.top_k * OVERFETCH + 10]))
         rows = await self._documents.database.look(self._documents.live, principal.tenant, wanted)
-        chosen = _chosen(ranked, found, rows, ask.top_k)
+        left = _eligible(ranked, found, rows)  # looked at one by one, as far as is needed
+        opened: list[Opened] = []
+        damaged, lost, missing = 0, set[str](), ask.top_k
+        while missing:  # once, and again for as many as were folded
+            chosen = [each for each in islice(left, missing) if found[each[0].source].group.site not in lost]
+            more, broken, gone = await self._opened(principal, ask, chosen, found, language)
+            damaged, lost = damaged + broken, lost | gone
+            several = sorted([*opened, *more], key=lambda each: -each.score)
+            opened = fold(several) if ask.fold else several
+            missing = len(several) - len(opened)
+        return opened, damaged, lost
+
+    async def _opened(
+        self, principal: Principal, ask: Search, chosen: Sequence[Winner], found: Sequence[Asked], language: str
+    ) -> tuple[list[Opened], int, set[str]]:
         winners = [
             (asked, [(item, row) for item, row in chosen if item.source == index]) for index, asked in enumerate(found)
         ]
@@ -62,7 +81,7 @@ class Opening:
             if isinstance(deks, str):  # the Site, or its keys, went away after it had answered
                 lost.add(deks)
                 continue
-            worth, mass = asked.tokens.shares(asked.found.idf)
+            worth, mass = asked.tokens.shares(narrowed(asked.found.idf, language, asked.group.languages))
             words = {token: value / mass if mass > 0 else 0.0 for token, value in worth.items()}
             zone = self._engine.fleet.site(asked.group.site).zone
             for item, row in mine:
@@ -70,11 +89,11 @@ class Opening:
                 if body is None:
                     hurt.append((row, "key" if row.dek_id not in deks else "passage"))
                 else:
-                    opened.append(_opened(item, row, body, zone, words, asked.keys))
+                    opened.append(_opened(item, row, body, zone, words, asked))
         if self._damage is not None:
             for row, what in {(row.id, row.version): (row, what) for row, what in hurt}.values():
                 await self._damage.found(row, what)
-        return sorted(opened, key=lambda each: -each.score), len(hurt), lost
+        return opened, len(hurt), lost
 
     async def _deks(
         self, principal: Principal, group: Group, activity: str, winners: Sequence[Winner]
@@ -84,8 +103,7 @@ class Opening:
         return await self._keyring.open_deks(route, group.site, wanted)
 
 
-def _chosen(ranked: Sequence[Scored], found: Sequence[Asked], rows: Mapping[str, Document], top_k: int) -> list[Winner]:
-    chosen: list[Winner] = []
+def _eligible(ranked: Sequence[Scored], found: Sequence[Asked], rows: Mapping[str, Document]) -> Iterator[Winner]:
     for item in ranked:
         row = rows.get(str(item.hit.payload["d"]))
         group, keys = found[item.source].group, found[item.source].keys
@@ -94,10 +112,7 @@ def _chosen(ranked: Sequence[Scored], found: Sequence[Asked], rows: Mapping[str,
             continue
         if item.hit.id != keys.point_id(row.id, row.version, int(item.hit.payload["n"])):
             continue
-        chosen.append((item, row))
-        if len(chosen) == top_k:
-            break
-    return chosen
+        yield item, row
 
 
 def _body(dek: OpenDek | None, item: Scored, row: Document) -> PassageBody | None:
@@ -118,8 +133,14 @@ def _body(dek: OpenDek | None, item: Scored, row: Document) -> PassageBody | Non
 
 
 def _opened(
-    item: Scored, row: Document, body: PassageBody, zone: str, words: Mapping[int, float], keys: SearchKeys
+    item: Scored, row: Document, body: PassageBody, zone: str, words: Mapping[int, float], asked: Asked
 ) -> Opened:
+    stored = asked.keys.lexicon.passage(body.text, body.language, body.heading)
+    held = sum(
+        count * words[token] * stored[token] / (PREFIX_SHARE if token in asked.tokens.prefixes else 1.0)
+        for token, count in asked.tokens.items()
+        if token in stored
+    )
     return Opened(
         document_id=row.id,
         name=body.name,
@@ -131,10 +152,10 @@ def _opened(
         heading=body.heading,
         language=body.language,
         score=item.score,
-        support=item.support,
+        support=item.sense + held,
         site=row.site,
         zone=zone,
         tag=row.tag,
         words=words,
-        keys=keys,
+        keys=asked.keys,
     )

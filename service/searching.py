@@ -172,7 +172,7 @@ class Searching:
         timings["join"] = time.perf_counter() - mark
         # (6) check the winners against their rows, and open them
         mark = time.perf_counter()
-        passages, damaged, lost = await self._opening.open(principal, ask, ranked, found)
+        passages, damaged, lost = await self._opening.open(principal, ask, ranked, found, language)
         timings["open"] = time.perf_counter() - mark
         return Findings(
             tuple(passages),

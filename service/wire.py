@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from service.answering import Answer
+from service.findings import Opened, Place, Results
 from service.grounding import Citation
-from service.searching import Opened, Results
 
 
 class SearchIn(msgspec.Struct, forbid_unknown_fields=True):
@@ -37,6 +37,17 @@ class QuestionIn(msgspec.Struct, forbid_unknown_fields=True):
     """ISO 639-1 code of the question's language, such as `de`; empty: told from its words."""
 
 
+class PlaceOut(msgspec.Struct):
+    """Where else the same is said."""
+
+    document_id: str
+    name: str
+    version: int
+    page: int
+    start: int
+    end: int
+
+
 class ResultOut(msgspec.Struct):
     """One Passage that was found."""
 
@@ -51,6 +62,8 @@ class ResultOut(msgspec.Struct):
     zone: str
     version: int
     heading: str
+    also: list[PlaceOut]
+    """Passages that say the same, word for word or nearly, with the same figures; they are no results of their own."""
 
 
 class SearchOut(msgspec.Struct):
@@ -81,6 +94,8 @@ class CitationOut(msgspec.Struct):
     score: float
     claims: list[tuple[int, int]]
     marks: list[tuple[int, int]]
+    also: list[PlaceOut]
+    """Passages that say the same as the quoted one."""
     url: str
 
 
@@ -115,7 +130,12 @@ def result_out(passage: Opened) -> ResultOut:
         zone=passage.zone,
         version=passage.version,
         heading=passage.heading,
+        also=[_place_out(each) for each in passage.also],
     )
+
+
+def _place_out(place: Place) -> PlaceOut:
+    return PlaceOut(place.document_id, place.name, place.version, place.page, place.start, place.end)
 
 
 def search_out(results: Results) -> SearchOut:
@@ -161,6 +181,7 @@ def answer_out(answer: Answer, base: str) -> AnswerOut:
                 score=each.score,
                 claims=list(each.claims),
                 marks=list(each.marks),
+                also=[_place_out(place) for place in each.also],
                 url=source_url(base, each),
             )
             for each in answer.citations

@@ -36,10 +36,10 @@ class SearchController(Controller):
         if not 1 <= data.top_k <= MOST_RESULTS:
             raise InvalidRequestError(f"`top_k` is 1 to {MOST_RESULTS}", param="top_k", hint="try 5")
         language = spoken_in(data.language)
-        ask = Search(data.query, data.top_k, data.collection, documents_of(data.filters), language=language)
+        ask = Search(data.query, data.top_k, data.collection, documents_of(data.filters), language=language, fold=True)
         house = house_of(request)
         outcome = await attended(request, house.searching.search(request.user, ask), house.settings.limits.question_s)
         if not isinstance(outcome, Results):
             return refused(request, *outcome)
-        cites(request, [each.document_id for each in outcome.findings.passages])
+        cites(request, [document for each in outcome.findings.passages for document in each.documents])
         return search_out(outcome)

@@ -133,3 +133,24 @@ def test_a_search_that_cannot_be_understood_says_what_is_wrong(
     assert reply.headers["content-type"].startswith("application/problem+json")
     assert says in reply.json()["detail"]
     assert "otter" not in reply.text
+
+
+def test_a_text_that_lies_there_twice_is_one_result_and_the_next_best_takes_the_place(client: httpx.Client) -> None:
+    rule = "Skates are rented at the east gate of the rink until nine in the evening. "
+    texts = {
+        "one.txt": rule,
+        "two.txt": rule.replace(" ", "\n"),
+        "ten.txt": rule.replace("nine", "10"),
+        "bus.txt": "The bus to the rink leaves at noon.",
+    }
+    for name, text in texts.items():
+        live(client, name, text, residency="EU", collection="rink")
+    results = search(client, "Where are skates rented?", collection="rink", top_k=3).json()["results"]
+    names = {"one.txt", "two.txt"}
+    (folded,) = [each for each in results if each["name"] in names]
+    (other,) = folded["also"]
+    assert {folded["name"], other["name"]} == names
+    assert sorted(each["name"] for each in results if each is not folded) == ["bus.txt", "ten.txt"]
+    answer = client.post("/v1/answers", json={"question": "Where are skates rented?", "collection": "rink"}).json()
+    cited = next(each for each in answer["citations"] if each["name"] in names)
+    assert {cited["name"], *(each["name"] for each in cited["also"])} == names

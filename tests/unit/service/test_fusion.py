@@ -1,6 +1,7 @@
 """Fusion: legs are normalised before they are added, shards by their own words, ties by id."""
 
 from itertools import permutations
+from math import log
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from residency.lexicon import QuestionTokens
 from residency.ports import Found, Hit
-from service.fusion import SHIPPED, UNKNOWN, dense_weight, fuse
+from service.fusion import SHIPPED, UNKNOWN, dense_weight, fuse, narrowed
 
 
 def hit(name: str, dense: float, lexical: float) -> Hit:
@@ -61,7 +62,7 @@ def test_ties_are_broken_by_id_whatever_the_order_of_shards() -> None:
 def test_words_that_no_passage_holds_leave_sense_alone_to_decide() -> None:
     (one, two) = fuse([found(hit("a", 0.3, 0.0), hit("b", 0.6, 0.0), idf={1: 0.0})], [ONE], dense_weight=0.5)
     assert (one.hit.id, two.hit.id) == ("b", "a")
-    assert one.support == 0.6
+    assert one.sense == 0.6
 
 
 def test_each_hit_remembers_the_shard_it_came_from() -> None:
@@ -78,6 +79,16 @@ def test_the_mass_of_a_question_counts_a_word_as_often_as_it_was_asked_and_its_f
 def test_a_word_stemmed_in_two_languages_weighs_no_more_than_in_the_one_that_passages_hold() -> None:
     idf = {1: 2.0, 11: 7.0}  # no passage holds 11, so it counts as the rarest of all
     assert asked((1, 11)).shares(idf)[1] == asked((1,)).shares(idf)[1]
+
+
+def test_a_words_rarity_is_that_among_passages_of_the_questions_language() -> None:
+    def idf(n: int, df: int) -> float:
+        return log(1 + (n - df + 0.5) / (df + 0.5))  # as Qdrant counts it
+
+    mixed, alone = {df: idf(229, df) for df in (0, 3, 100, 116)}, {df: idf(116, df) for df in (0, 3, 100, 116)}
+    assert narrowed(mixed, "en", {"en": 116, "de": 113}) == pytest.approx(alone)
+    assert narrowed(mixed, "fi", {"en": 116, "de": 113}) == narrowed(mixed, "en", {"en": 229}) == mixed
+    assert narrowed({1: 0.1}, "en", {"en": 1, "de": 113}) == {1: 0.0}
 
 
 def test_the_dense_leg_counts_as_the_model_knows_the_languages_and_less_where_nobody_measured() -> None:
@@ -102,7 +113,7 @@ def test_scores_lie_between_nothing_and_one_and_come_in_order(shards: list[Any],
     joined = fuse(founds, [ONE] * len(founds), dense_weight=weight)
     assert len(joined) == sum(map(len, shards))
     assert all(0 <= each.score <= 1 + 1e-9 for each in joined)
-    assert all(each.support >= 0 for each in joined)
+    assert all(each.sense >= 0 for each in joined)
     assert [each.score for each in joined] == sorted((each.score for each in joined), reverse=True)
 
 
