@@ -395,6 +395,18 @@ def test_a_report_is_shown_and_given_in_every_format(visitor: Visitor, depot: st
     assert visitor.get("/reports", params={"from": "yesterday"}).status_code == 400
 
 
+def test_a_hold_is_shown_with_its_reason_and_stops_an_erasure(visitor: Visitor) -> None:
+    visitor.send({"held.txt": DEPOT + "Held."})
+    identifier, client = visitor.id("held.txt"), visitor.served.client("admin")
+    held = client.post("/v1/holds", json={"document": identifier, "reason": "LG Musterstadt 3 O 17/26"}).json()
+    for path in ("/documents", f"/documents/{identifier}/erase"):
+        assert "LG Musterstadt 3 O 17/26" in visitor.get(path).text
+    assert visitor.post(f"/documents/{identifier}/erase").status_code == 409
+    assert 'data-state="live"' in visitor.row("held.txt")
+    assert client.delete(f"/v1/holds/{held['id']}").status_code == 200
+    assert "LG Musterstadt" not in visitor.get("/documents").text
+
+
 def test_erasing_asks_first_and_ends_in_a_complete_certificate(visitor: Visitor) -> None:
     visitor.send({"gone.txt": DEPOT + "Gone."})
     identifier = visitor.id("gone.txt")
