@@ -139,7 +139,7 @@ def language(text: str) -> str:
 
 def _by_letters(text: str) -> str:
     """Tell the language by n-grams of letters; empty when there are too few letters or none is likelier."""
-    if sum(letter.isalpha() for letter in text) < MIN_LETTERS:
+    if sum(map(str.isalpha, text)) < MIN_LETTERS:
         return ""
     found = _teller().detect_language_of(text)
     return "" if found is None else _code(found)
@@ -173,7 +173,7 @@ def _by_small_words(text: str) -> str:
 def _small_words(text: str) -> list[str]:
     """Give the languages that most of a text's small words are of; several when they are level, none without any."""
     words = _WORD.findall(text.casefold())
-    counts = {code: sum(word in small for word in words) for code, small in SMALL_WORDS.items()}
+    counts = {code: sum(map(small.__contains__, words)) for code, small in SMALL_WORDS.items()}
     best = max(counts.values())
     return [code for code, count in counts.items() if count == best] if best else []
 

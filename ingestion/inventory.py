@@ -4,7 +4,7 @@ Counts are remembered until something becomes live, is replaced or erased (`coll
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -40,6 +40,10 @@ class Inventory:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self.moved: list[Callable[[], None]] = []
+        """Called when a tenant's `collections.generation` is seen to have moved: by an erasure in another process too,
+        so caches of what was asked drop what they hold. Called on whatever thread looks."""
+        self._generations: dict[str, int] = {}
         self._counts: dict[tuple[str, tuple[str, ...] | None], tuple[int, list[tuple[ClassCount, frozenset[str]]]]] = {}
 
     def counts(
@@ -55,6 +59,10 @@ class Inventory:
                 return known
             generation = collections.generation(through(connection), tenant)
             counted = self._count(connection, tenant, collection_ids)
+        if self._generations.get(tenant, generation) != generation:
+            for forget in self.moved:
+                forget()
+        self._generations[tenant] = generation
         if len(self._counts) > REMEMBERED:
             self._counts.clear()
         self._counts[_key(tenant, collection_ids)] = generation, counted

@@ -140,7 +140,12 @@ async def domicile(
         # (5) keyring, Ledger
         horizon = timedelta(days=settings.keys.horizon_days)
         keyring = Keyring(database, outlets.keys, mac_key=secret, horizon=horizon.total_seconds())
-        keyring.forgetting += [embedder.forget for embedder in outlets.embedders.values()]
+
+        def forget(*_: str) -> None:
+            for embedder in outlets.embedders.values():
+                embedder.forget()
+
+        keyring.forgetting.append(forget)
         ledger = Ledger(
             database,
             logkey.LogKey.load_or_create(settings.path / "keys" / "ledger.key"),
@@ -154,6 +159,7 @@ async def domicile(
         violations = Violations(database, ledger, clock=clock)
         _tell_time(engine, ledger)
         documents = Documents(database)
+        documents.moved.append(forget)
         sightings = Sightings(
             database,
             ledger,
@@ -186,6 +192,7 @@ async def domicile(
             horizon=horizon,
             arrived=arrived,
         )
+        erasure.listeners.append(forget)
         forgetting = Forgetting(erasure, lambda: (retention(settings, engine.zones), engine.zones))
         holds = Holds(database, ledger)
         custody = Custody(
