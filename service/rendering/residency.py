@@ -81,7 +81,7 @@ def _shards(report: Mapping[str, Any]) -> Table:
             *(
                 (known(row["shard"]) if row["kind"] != "embedded" else "0", known(row["shard_key"]) if row["shard_key"]
                  else "none", known(row["peer"]), known(row["uri"]) if row["kind"] != "embedded" else "none",
-                 known(row["replica"]), str(known(row["points"])), probed, str(row["documents"]),
+                 known(row["replica"]), str(known(row["points"])), probed, row["documents"],
                  str(known(row["drift"])), moment(row["looked"]) if row["looked"] else "never")
                 if row["holds_points"]
                 else ("–",) * 6 + (probed,) + ("–",) * 3
