@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from ingestion import attributes, detectors, points, rulings, sandbox, splitter, tagger
+from ingestion import attributes, cutting, detectors, points, rulings, sandbox, splitter, tagger
 from ingestion.artefacts import BLOCK, work_names
 from ingestion.categories import categorise
 from ingestion.claims import suffix_of
@@ -194,7 +194,8 @@ class Pipeline:
     async def _split(self, work: Work, held: Open, passes: Passes) -> None:
         """(3) Cut the text into Passages that keep their offsets."""
         reading = await held.text(passes)
-        pieces = await asyncio.to_thread(splitter.split, reading, most=self.passage_words)
+        cut = await self.database.run(self._cut, work)
+        pieces = await asyncio.to_thread(splitter.split, reading, most=cut.words or self.passage_words)
         if not pieces:
             raise ReaderError("there is no text in it", reason="empty_text")
         await held.artefacts.write_pieces(passes.store, pieces)
@@ -213,6 +214,7 @@ class Pipeline:
     async def _embed(self, work: Work, held: Open, passes: Passes) -> Refusal | None:
         """(4) Vectors, block by block, turned into the tenant's secret basis before they are kept."""
         pieces, embedder = await held.cuts(passes), passes.embedder
+        pieces = cutting.overlapped(pieces, (await self.database.run(self._cut, work)).overlap)
         await self.database.run(self.records.one_model, work["collection_id"], embedder.digest)
         keys = await self._search_keys(work, passes)
         for first in range(work["passages_done"] // BLOCK * BLOCK, len(pieces), BLOCK):
@@ -378,6 +380,10 @@ class Pipeline:
         return keys
 
     # --- rows ---------------------------------------------------------------------------------------------------------
+
+    def _cut(self, work: Work) -> cutting.Cut:
+        with self.database.reading() as connection:
+            return cutting.of(connection, work["collection_id"])
 
     async def _move(self, work: Work, to: State, **values: Any) -> None:
         await self.database.run(self.leases.move, work.lease, to, **values)

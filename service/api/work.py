@@ -6,6 +6,8 @@ import msgspec
 from litestar import Controller, get, post
 from litestar.params import FromQuery, JSONBody
 
+from ingestion.cutting import Cut
+from ingestion.cutting import choose as choose_cut
 from ingestion.errors import NotFoundError
 from ingestion.progress import progress
 from service.api.replies import Asking, house_of
@@ -16,6 +18,16 @@ class Which(msgspec.Struct, forbid_unknown_fields=True):
 
     collection: str = ""
     """Name of a collection; empty: everything of the tenant."""
+
+
+class Passages(msgspec.Struct, forbid_unknown_fields=True):
+    """`POST /v1/work/passages`."""
+
+    collection: str
+    words: int = 0
+    """Most words of a passage; 0: as the settings say."""
+    overlap: int = 0
+    """Words of the passage before it that are embedded with it."""
 
 
 class WorkController(Controller):
@@ -56,6 +68,18 @@ class WorkController(Controller):
     async def resume(self, request: Asking, data: JSONBody[Which]) -> dict[str, Any]:
         """Take the brake off again; documents paused singly stay paused."""
         return await self._paused(request, data.collection, paused=False)
+
+    @post("/passages", opt={"scope": "admin"}, operation_id="cutPassages", status_code=200)
+    async def passages(self, request: Asking, data: JSONBody[Passages]) -> dict[str, Any]:
+        """Say how long the passages of a collection are and how far they overlap, for what comes in from now on."""
+        house, cut = house_of(request), Cut(data.words, data.overlap)
+
+        def choose() -> None:
+            with house.database.transaction() as connection:
+                choose_cut(connection, request.user.tenant, data.collection, cut, house.database.clock())
+
+        await house.database.run(choose)
+        return {"collection": data.collection, "words": cut.words, "overlap": cut.overlap}
 
     async def _paused(self, request: Asking, collection: str, *, paused: bool) -> dict[str, Any]:
         house, tenant = house_of(request), request.user.tenant

@@ -32,6 +32,7 @@ SCOPE_OF = {
     "cancelDocument": "upload",
     "workProgress": "upload",
     "pauseWork": "admin",
+    "cutPassages": "admin",
     "resumeWork": "admin",
     "eraseDocument": "upload",
     "listDocuments": "any",

@@ -178,6 +178,19 @@ def test_a_passage_is_opened_with_its_neighbours_and_recorded(served: Served, cl
     assert served.client("upload").get(f"{at}/0").status_code == 403
 
 
+def test_a_collection_says_how_its_passages_are_cut(client: httpx.Client) -> None:
+    text = " ".join(f"The lamp of lock {n} burns until dawn." for n in range(30))
+    assert live(client, "locks.txt", text, collection="whole")["passages"] == 1
+    short = {"collection": "short", "words": 40, "overlap": 10}
+    assert client.post("/v1/work/passages", json=short).json() == short
+    found = live(client, "locks.txt", text, collection="short")
+    assert found["passages"] > 5
+    data = client.get(f"/v1/documents/{found['id']}/passages/1", params={"around": 1}).json()["data"]
+    assert all(each["text"] == text[each["start"] : each["end"]] for each in data)  # the overlap is not in it
+    for wrong in ({"words": 5}, {"words": 40, "overlap": 21}, {"overlap": -1}):
+        assert client.post("/v1/work/passages", json={"collection": "short", **wrong}).status_code == 400
+
+
 def test_work_on_a_collection_is_braked_and_goes_on(client: httpx.Client) -> None:
     live(client, "before.txt", TEXT, collection="braked")
     assert client.post("/v1/work/pause", json={"collection": "braked"}).json() == {
