@@ -92,11 +92,11 @@ def _shards(report: Mapping[str, Any]) -> Table:
     )  # fmt: skip
     columns = (
         "Site", "Zone", "Collection", "Shard", "Shard key", "Peer", "Address", "Replica", "Points", "Probed",
-        "Documents", "Drift", "Looked for drift",
+        "Held", "Drift", "Looked for drift",
     )  # fmt: skip
     lead = (
         "Where the index lies, as the last probe of each Site saw it. Points: of all tenants of this installation, "
-        "at the time of that probe. Documents: this tenant's, at the time of this report. Drift: unresolved findings "
+        "at the time of that probe. Held: this tenant's documents, at the time of this report. Drift: unresolved findings "
         "of points or documents where they may not be, or missing; unknown where the drift watch never looked."
     )
     return Table("shards", "Placement of the index", columns, rows, "The Fleet names 0 Sites.", lead)
