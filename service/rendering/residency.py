@@ -96,7 +96,7 @@ def _shards(report: Mapping[str, Any]) -> Table:
     )  # fmt: skip
     lead = (
         "Where the index lies, as the last probe of each Site saw it. Points: of all tenants of this installation, "
-        "at the time of that probe. Held: this tenant's documents, at the time of this report. Drift: unresolved findings "
+        "at the time of that probe. Held: this tenant's documents now. Drift: unresolved findings "
         "of points or documents where they may not be, or missing; unknown where the drift watch never looked."
     )
     return Table("shards", "Placement of the index", columns, rows, "The Fleet names 0 Sites.", lead)
