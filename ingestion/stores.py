@@ -14,7 +14,7 @@ from ingestion import collections
 from ingestion.documents import Document, of_row
 from ingestion.errors import DocumentError, NotFoundError
 from ingestion.rows import document
-from ingestion.states import State
+from ingestion.states import LIVING, State
 from residency.database import Database, through
 
 UNATTACHED: Final = "files.unattached"
@@ -137,6 +137,14 @@ class Stores:
         query = sa.select(document).where(c.tenant_id == tenant, c.collection_id == store_id, c.state == State.LIVE)
         with self.database.reading() as connection:
             return [of_row(row) for row in connection.execute(query.limit(limit))]
+
+    def standing(self, tenant: str, collection_id: str) -> set[str]:
+        """Give the ids of the Documents of a Collection that are in, or failed: the same bytes add nothing."""
+        c = document.c
+        stands = c.state.in_([str(state) for state in (*LIVING, State.FAILED)])
+        query = sa.select(c.id).where(c.tenant_id == tenant, c.collection_id == collection_id, stands)
+        with self.database.reading() as connection:
+            return set(connection.execute(query).scalars())
 
     def artefact(self, document_id: str, version: int) -> bytes:
         """Give the id of the write run that an original must be of."""

@@ -23,6 +23,7 @@ WRITERS = {
     "residency/outlets/shards/edge_store.py": "the shard's own folder and manifest",
     "residency/outlets/embedders/onnx_export.py": "the exported model, which holds no document",
     "ingestion/archive.py": "a backup: sealed bytes and wrapped keys, where a person asked to have it",
+    "ingestion/manifest.py": "keyed hashes of what a folder held",
     "service/airgap.py": "a throwaway home in memory, with a text of our own",
     "service/home.py": "a new home: settings and service key",
     "service/certifying.py": "certificates and their keys",
