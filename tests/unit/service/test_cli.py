@@ -213,7 +213,7 @@ def test_a_tenant_that_is_none_is_named_with_how_to_make_it(home: Path) -> None:
 
 def test_a_search_prints_passages_or_json(home: Path) -> None:
     found = told("search", "Where does the swift nest?", "--top-k", "1", home=home)
-    assert set(found) == {"results", "withheld", "receipt", "unreached", "ignored"}
+    assert set(found) == {"results", "withheld", "receipt", "unreached", "ignored", "damaged"}
     assert found["results"][0]["text"] in SWIFT
     done = run("search", "Where does the swift nest?", home=home)
     assert done.stdout.startswith("1. swift.txt, p. 1")
