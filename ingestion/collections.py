@@ -17,6 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from ingestion.errors import UploadError
 from residency.database import Rows, metadata, through
+from residency.protection import Protection, VectorMode, WordMode, protect
 from residency.tag import Tag
 
 SLUG: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -33,6 +34,8 @@ collection = sa.Table(
     sa.Column("created", sa.Float, nullable=False),
     sa.Column("passage_words", sa.Integer, nullable=False, default=0, server_default="0"),
     sa.Column("overlap_words", sa.Integer, nullable=False, default=0, server_default="0"),
+    sa.Column("vectors", sa.String(16), nullable=False, server_default="rotated"),
+    sa.Column("words", sa.String(8), nullable=False, server_default="auto"),
     sa.UniqueConstraint("tenant_id", "name"),
 )
 
@@ -64,12 +67,21 @@ _GENERATION: Final = sa.select(tenant_turn.c.generation).where(tenant_turn.c.ten
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """A tenant's named set of Documents. `model` is the digest of the embedder whose vectors it holds, once any."""
+    """A tenant's named set of Documents. `model` is the digest of the embedder whose vectors it holds, once any.
+
+    `vectors` and `words` are a `VectorMode` and a `WordMode`: they are chosen when it is made, and stay.
+    """
 
     id: str
     name: str
     paused: bool
     model: str
+    vectors: str = VectorMode.ROTATED
+    words: str = WordMode.AUTO
+
+    def protection(self, tag: Tag) -> Protection:
+        """Give in what form Passages of a Tag lie at a shard."""
+        return protect(self.vectors, self.words, tag)
 
 
 def insert_missing(connection: sa.Connection, table: sa.Table, values: dict[str, Any]) -> bool:
@@ -83,11 +95,24 @@ def insert_missing(connection: sa.Connection, table: sa.Table, values: dict[str,
 def named(rows: Rows, tenant: str, name: str) -> Collection | None:
     """Find a tenant's Collection by its slug."""
     found = rows(_NAMED, {"tenant": tenant, "name": name})
-    return Collection(*(getattr(found[0], field) for field in ("id", "name", "paused", "model"))) if found else None
+    return of_row(found[0]) if found else None
 
 
-def ensure(connection: sa.Connection, tenant: str, name: str, clock: sa.ColumnElement[float]) -> Collection:
-    """Give a tenant's Collection, made on first use. Raises `UploadError` for a name that is no slug."""
+def of_row(row: Any) -> Collection:
+    """Read a Collection from a row of the table."""
+    return Collection(row.id, row.name, row.paused, row.model, row.vectors, row.words)
+
+
+def ensure(
+    connection: sa.Connection,
+    tenant: str,
+    name: str,
+    clock: sa.ColumnElement[float],
+    *,
+    vectors: VectorMode = VectorMode.ROTATED,
+    words: WordMode = WordMode.AUTO,
+) -> Collection:
+    """Give a tenant's Collection, made on first use so. Raises `UploadError` for a name that is no slug."""
     found = named(through(connection), tenant, name)
     if found:
         return found
@@ -97,7 +122,7 @@ def ensure(connection: sa.Connection, tenant: str, name: str, clock: sa.ColumnEl
             hint="use up to 63 of a-z, 0-9, dot, dash and underscore, and begin with a letter or digit",
         )
     made = {"id": secrets.token_hex(16), "tenant_id": tenant, "name": name, "created": clock, "paused": False}
-    insert_missing(connection, collection, made | {"model": ""})
+    insert_missing(connection, collection, made | {"model": "", "vectors": str(vectors), "words": str(words)})
     found = named(through(connection), tenant, name)
     assert found  # noqa: S101 - inserted or found in this very transaction
     return found

@@ -21,6 +21,7 @@ from ingestion.errors import CursorError, DocumentError, NotFoundError
 from ingestion.inventory import ClassCount, Inventory
 from ingestion.rows import document
 from ingestion.states import HINTS, State
+from residency.protection import VectorMode, WordMode
 from residency.tag import Tag
 
 __all__ = ["ClassCount", "Document", "Documents", "Listing", "State", "names_of", "of_row"]
@@ -156,13 +157,27 @@ def names_of(document_id: str, version: int) -> str:
 class Documents(Inventory):
     """Lookups over the table, all synchronous; callers outside a transaction go through `database.run`."""
 
-    def collection(self, tenant: str, name: str) -> Collection:
-        """Give a tenant's Collection, made on first use. Raises `UploadError` for a name that is no slug."""
+    def collection(
+        self, tenant: str, name: str, *, vectors: VectorMode | None = None, words: WordMode | None = None
+    ) -> Collection:
+        """Give a tenant's Collection, made on first use; None takes whatever modes it has.
+
+        Raises `UploadError` for a name that is no slug, and `DocumentError` where it has other modes already.
+        """
         found = self.find_collection(tenant, name)
-        if found:
-            return found
-        with self.database.transaction() as connection:
-            return collections.ensure(connection, tenant, name, self.database.clock())
+        if found is None:
+            wanted = vectors or VectorMode.ROTATED
+            with self.database.transaction() as connection:
+                clock = self.database.clock()
+                found = collections.ensure(
+                    connection, tenant, name, clock, vectors=wanted, words=words or WordMode.AUTO
+                )
+        if (vectors or found.vectors, words or found.words) != (found.vectors, found.words):
+            raise DocumentError(
+                f"the collection keeps vectors {found.vectors} and words {found.words}",
+                hint="a collection's modes stay as it was made: make another and take the documents in there",
+            )
+        return found
 
     def find_collection(self, tenant: str, name: str) -> Collection | None:
         """Find a tenant's Collection without making it."""
@@ -178,9 +193,9 @@ class Documents(Inventory):
     def collections(self, tenant: str) -> list[Collection]:
         """List a tenant's Collections by name."""
         c = collections.collection.c
-        query = sa.select(c.id, c.name, c.paused, c.model).where(c.tenant_id == tenant).order_by(c.name)
+        query = sa.select(collections.collection).where(c.tenant_id == tenant).order_by(c.name)
         with self.database.reading() as connection:
-            return [Collection(*row) for row in connection.execute(query)]
+            return [collections.of_row(row) for row in connection.execute(query)]
 
     def pause(self, tenant: str, name: str, *, paused: bool) -> None:
         """Stop or resume work on a Collection: a flag that the take query reads, no state of a Document."""

@@ -142,9 +142,9 @@ class Drift:
         for finding in await self.database.run(self._misplaced):
             done.found.append(finding)
         # 2. Index against rows, for each owner of points at each Site.
-        for tenant, jurisdiction, site, dimension in await self.database.run(self._owners):
+        for tenant, jurisdiction, site, epoch in await self.database.run(self._owners):
             try:
-                await self._compare(done, tenant, jurisdiction, site, dimension)
+                await self._compare(done, tenant, jurisdiction, site, epoch)
             except DomicileError as error:
                 done.unseen.append({"tenant": tenant, "site": site, "cause": error.code})
         # 3. Records, and that these Sites were looked at.
@@ -220,14 +220,13 @@ class Drift:
     # --- index against rows -------------------------------------------------------------------------------------------
 
     def _owners(self) -> list[tuple[str, str, str, int]]:
+        """Every epoch there is: while search keys are rolled the points of two lie side by side."""
         c = search_keyset.c
-        query = sa.select(c.tenant, c.jurisdiction, c.site_id, sa.func.max(c.dimension)).group_by(
-            c.tenant, c.jurisdiction, c.site_id
-        )
+        query = sa.select(c.tenant, c.jurisdiction, c.site_id, c.epoch)
         with self.database.reading() as connection:
             return [tuple(row) for row in connection.execute(query)]
 
-    async def _compare(self, done: Findings, tenant: str, jurisdiction: str, site: str, dimension: int) -> None:
+    async def _compare(self, done: Findings, tenant: str, jurisdiction: str, site: str, epoch: int) -> None:
         shard = self.shards.get(site)
         if shard is None:
             done.unseen.append({"tenant": tenant, "site": site, "cause": "no_shard"})
@@ -235,7 +234,7 @@ class Drift:
         tag = Tag(frozenset(jurisdiction.split("+")), frozenset({self.engine.fleet.site(site).zone}))
         routes = [self._route(action, tenant, site, tag) for action in (Action.OPEN, Action.SEARCH)]
         keys = await self.keyring.search_keys(
-            routes[0], tenant=tenant, jurisdiction=jurisdiction, site=site, dimension=dimension
+            routes[0], tenant=tenant, jurisdiction=jurisdiction, site=site, epoch=epoch
         )
         if keys is None:
             return
@@ -253,7 +252,7 @@ class Drift:
                 Finding("orphans", tenant, site, subject, "", gone, evidence, "deleted by the drift watch")
             )
         for identifier, version, origin, live, ids in written:
-            if not live or origin != jurisdiction or ids <= listed:
+            if live != epoch or origin != jurisdiction or ids <= listed:
                 continue
             lacking = ids - await self._there(shard, routes[1], ids)  # it may have become live since
             if lacking:
@@ -282,8 +281,10 @@ class Drift:
         await self.ledger.record(Draft("erase", tenant, ACTIVITY, tags=(tag,), steps=steps, facts=facts))
         return gone
 
-    def _written(self, tenant: str, site: str) -> list[tuple[str, int, str, bool, set[str]]]:
-        """Give what each version at this Site may have put: id, version, origin, whether these must be there, ids.
+    def _written(self, tenant: str, site: str) -> list[tuple[str, int, str, int | None, set[str]]]:
+        """Give what each version at this Site may have put: id, version, origin, epoch, ids.
+
+        The epoch is None where they need not be there.
 
         Those of a live version's present epoch must be there; what an older epoch put may have been replaced.
         """
@@ -295,7 +296,7 @@ class Drift:
         return [
             (row.id, row.version, row.jurisdiction, live, set(points.spelt(row.points)))
             for row in rows
-            for live in [row.state == State.LIVE and row.epoch == row.search_epoch]
+            for live in [row.epoch if row.state == State.LIVE and row.epoch == row.search_epoch else None]
         ]
 
     def again(self, finding: Finding) -> bool:

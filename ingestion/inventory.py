@@ -4,6 +4,7 @@ Counts are remembered until something becomes live, is replaced or erased (`coll
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -107,8 +108,9 @@ class Inventory:
     def placement(self, tenant: str) -> list[dict[str, Any]]:
         """Say what lies where, for reports: live documents, passages and bytes by Tag and Site.
 
-        `vectors` and `lexical` are equal to the passages: each is one point with one vector and one set of blinded
-        words. `key_sites` are where the keys stand that wrap the documents' own.
+        Each Passage is one point with one vector, so that `vectors` are the passages; `lexical` counts those with a
+        set of blinded words, `forms` the vectors by the mode in which they lie. `key_sites`
+        are where the keys stand that wrap the documents' own.
         """
         c = document.c
         by = (c.tag_class, c.site_id)
@@ -131,15 +133,31 @@ class Inventory:
             .group_by(*by)
             .order_by(*by)
         )
+        kept = collections.collection
+        forms = (
+            sa.select(*by, kept, sa.func.sum(c.passages_total).label("passages"))
+            .join(kept, kept.c.id == c.collection_id)
+            .where(*mine)
+            .group_by(*by, *kept.c)
+        )
         with self.database.reading() as connection:
             tags = collections.tags(connection, tenant)
+            modes: dict[tuple[int, str], Counter[str]] = {}
+            words: Counter[tuple[int, str]] = Counter()
+            for row in connection.execute(forms):
+                form = collections.of_row(row).protection(tags[tenant, row.tag_class])
+                place = row.tag_class, row.site_id
+                modes.setdefault(place, Counter())[str(form.vectors)] += int(row.passages)
+                words[place] += int(row.passages) if form.words else 0
             keys: dict[tuple[int, str], list[str]] = {}
             for row in connection.execute(wrapping):
                 keys.setdefault((row.tag_class, row.site_id), []).append(row.key_site)
             return [
                 tags[tenant, row.tag_class].facts()
                 | {"site": row.site_id, "documents": row.documents, "passages": int(row.passages)}
-                | {"bytes": int(row.bytes), "vectors": int(row.passages), "lexical": int(row.passages)}
+                | {"bytes": int(row.bytes), "vectors": int(row.passages)}
+                | {"lexical": words[row.tag_class, row.site_id]}
+                | {"forms": dict(sorted(modes[row.tag_class, row.site_id].items()))}
                 | {"key_sites": sorted(keys.get((row.tag_class, row.site_id), []))}
                 for row in connection.execute(query)
             ]

@@ -38,6 +38,7 @@ from residency.journal import recording
 from residency.keyring import Keyring
 from residency.ledger import Ledger
 from residency.ports import Embedder, PointFilter, Shard, Vault
+from residency.protection import VectorMode
 from residency.route import Route
 from residency.seal import OpenDek
 from residency.searchkeys import SearchKeys
@@ -212,10 +213,11 @@ class Pipeline:
         )
 
     async def _embed(self, work: Work, held: Open, passes: Passes) -> Refusal | None:
-        """(4) Vectors, block by block, turned into the tenant's secret basis before they are kept."""
+        """(4) Vectors, block by block, brought into the form in which they are kept."""
         pieces, embedder = await held.cuts(passes), passes.embedder
         pieces = cutting.overlapped(pieces, (await self.database.run(self._cut, work)).overlap)
         await self.database.run(self.records.one_model, work["collection_id"], embedder.digest)
+        protection = await self.database.run(self.records.protection, work)
         keys = await self._search_keys(work, passes)
         for first in range(work["passages_done"] // BLOCK * BLOCK, len(pieces), BLOCK):
             work.lease.check()
@@ -223,7 +225,9 @@ class Pipeline:
             if isinstance(ruled, Refusal):
                 return ruled
             block = pieces[first : first + BLOCK]
-            vectors = keys.rotate(await points.embed(ruled.embedder, ruled.embed, block))
+            ids = [keys.point_id(work["id"], work["version"], piece.no) for piece in block]
+            embedded = await points.embed(ruled.embedder, ruled.embed, block)
+            vectors = await asyncio.to_thread(keys.protected, protection.vectors, embedded, ids)
             await self.keyring.reserve(held.dek, 16)
             await held.artefacts.write_vectors(ruled.store, first, vectors)
             crash_point("vectors-written")
@@ -243,13 +247,14 @@ class Pipeline:
         if keys.epoch != work["search_epoch"]:  # the search keys were rolled meanwhile
             await self._move(work, State.SPLIT, passages_done=0)
             return None
+        protection = await self.database.run(self.records.protection, work)
         for first in range(work["passages_done"] // BLOCK * BLOCK, len(pieces), BLOCK):
             ruled = self._rule(work, work.tag)
             if isinstance(ruled, Refusal):
                 return ruled
             block = pieces[first : first + BLOCK]
             vectors = await held.block(ruled, first, len(block))
-            await self.keyring.reserve(held.dek, len(block))
+            await self.keyring.reserve(held.dek, len(block) * (2 if protection.vectors is VectorMode.SEALED else 1))
             made = await asyncio.to_thread(
                 points.make,
                 work.lease.row,
@@ -259,6 +264,7 @@ class Pipeline:
                 reading=reading,
                 pieces=block,
                 vectors=vectors,
+                protection=protection,
             )
             await self.indexing.put(work, ruled.store, made)
             crash_point("block-put")

@@ -18,7 +18,9 @@ from ingestion.sandbox import Reading
 from ingestion.splitter import Piece, windows
 from residency.database import metadata
 from residency.envelope import PassageBody, PassageSealer, payload, vector_digest
-from residency.ports import Embedder, Point, Vectors
+from residency.errors import SealedError
+from residency.ports import NO_VECTOR, Embedder, Point, Vectors
+from residency.protection import USUAL, Protection, VectorMode
 from residency.route import Route
 from residency.searchkeys import SearchKeys
 
@@ -109,12 +111,11 @@ def make(
     reading: Reading,
     pieces: Sequence[Piece],
     vectors: Vectors,
+    protection: Protection = USUAL,
 ) -> list[Point]:
-    """Seal Passages, blind their words and make points of them; `vectors` are turned already, one a Passage."""
-    groups = [keys.group(group) for group in json.loads(row["groups"])]
+    """Seal Passages, blind their words and make points of them; `vectors` are as they are kept, one a Passage."""
     points = []
     for piece, vector in zip(pieces, vectors, strict=True):
-        identifier = keys.point_id(row["id"], row["version"], piece.no)
         body = PassageBody(
             text=reading.text[piece.start : piece.end],
             name=name,
@@ -125,16 +126,46 @@ def make(
             language=piece.language,
             vd=vector_digest(vector),
         )
-        held = payload(
-            owner=keys.owner,
-            jurisdiction=row["jurisdiction"],
-            tag_class=row["tag_class"],
-            collection=row["collection_id"],
-            document=row["id"],
-            number=piece.no,
-            groups=groups,
-            epoch=keys.epoch,
-            sealed=sealer.seal(piece.no, identifier, body),
-        )
-        points.append(Point(identifier, vector, keys.lexicon.passage(body.text, piece.language, piece.heading), held))
+        points.append(point(row, sealer, keys, piece.no, body, vector, protection))
     return points
+
+
+def point(
+    row: Mapping[str, Any],
+    sealer: PassageSealer,
+    keys: SearchKeys,
+    number: int,
+    body: PassageBody,
+    vector: Vectors,
+    protection: Protection,
+) -> Point:
+    """Make one Passage's point of its body and its vector as it is kept."""
+    identifier = keys.point_id(row["id"], row["version"], number)
+    sealed = protection.vectors is VectorMode.SEALED
+    held = payload(
+        owner=keys.owner,
+        jurisdiction=row["jurisdiction"],
+        tag_class=row["tag_class"],
+        collection=row["collection_id"],
+        document=row["id"],
+        number=number,
+        groups=[keys.group(group) for group in json.loads(row["groups"])],
+        epoch=keys.epoch,
+        sealed=sealer.seal(number, identifier, body),
+        vector=sealer.seal_vector(number, identifier, vector) if sealed else "",
+    )
+    words = keys.lexicon.passage(body.text, body.language, body.heading) if protection.words else {}
+    return Point(identifier, NO_VECTOR if sealed else vector, words, held)
+
+
+def opened(sealer: PassageSealer, number: int, held: Point) -> tuple[PassageBody, Vectors]:
+    """Open a point as a row's key can: its Passage, and its vector as it is kept.
+
+    Raises `SealedError` where either is not what was sealed there, also where only the vector was changed.
+    """
+    body = sealer.open(number, held.id, str(held.payload["s"]))
+    sealed = held.payload.get("x", "")
+    vector = sealer.open_vector(number, held.id, str(sealed)) if sealed else held.vector
+    if body.vd != vector_digest(vector):
+        raise SealedError("a vector is not the one that was sealed beside its text")
+    return body, vector

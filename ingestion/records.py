@@ -20,7 +20,10 @@ from residency import receipt
 from residency.database import Database
 from residency.decision import Refusal
 from residency.engine import Engine
+from residency.errors import KeyringError
+from residency.keytables import search_keyset
 from residency.ledger import Ledger
+from residency.protection import Protection
 from residency.receipt import Draft
 from residency.tag import Tag
 
@@ -65,6 +68,17 @@ class Records:
             others = connection.execute(
                 sa.select(c.version, c.state).where(c.id == work["id"]).order_by(c.version).with_for_update()
             ).all()
+            # Under search keys that were rolled just now it goes back, to be embedded under the new ones. Their row is
+            # locked, so that a roll either waits for this commit or is seen here.
+            k = search_keyset.c
+            place = (
+                k.tenant == work["tenant_id"],
+                k.jurisdiction == work["jurisdiction"],
+                k.site_id == work["site_id"],
+            )
+            using = sa.select(k.epoch).where(*place, k.state == "active").order_by(k.epoch.desc()).with_for_update()
+            if connection.execute(using).scalars().first() != work["search_epoch"]:
+                raise KeyringError("the search keys were rolled meanwhile", hint="it is indexed under the new ones")
             newer = any(row.version > work["version"] and row.state == State.LIVE for row in others)
             to = State.REPLACED if newer else State.LIVE
             self.ledger.append(draft, connection)
@@ -133,6 +147,13 @@ class Records:
         if model != digest:
             raise ModelChangedError("the collection holds vectors of another model")
         self._models[collection_id] = digest
+
+    def protection(self, work: Work) -> Protection:
+        """Give in what form the Passages of a Document lie at its shard."""
+        held = collections.collection
+        with self.database.reading() as connection:
+            row = connection.execute(sa.select(held).where(held.c.id == work["collection_id"])).one()
+        return collections.of_row(row).protection(work.tag)
 
     def _draft(self, work: Work, stage: str, **facts: Any) -> Draft:
         return Draft(

@@ -287,8 +287,8 @@ _SHARED: Final = ("tenant", "collection", "tag_class", "tenant_turn", "kek", "de
 def _keyset(connection: sa.Connection, row: dict[str, Any]) -> bytes | None:
     c = search_keyset.c
     mine = (c.tenant == row["tenant"], c.jurisdiction == row["jurisdiction"], c.site_id == row["site_id"])
-    found = connection.execute(sa.select(c.vectors_dek).where(*mine, c.epoch == row["epoch"])).scalar()
-    return None if found is None else bytes(found)
+    found = connection.execute(sa.select(c.vectors_dek, c.epoch).where(*mine).order_by(c.epoch == row["epoch"])).all()
+    return bytes(found[-1].vectors_dek) if found else None  # of that epoch, else of the one that followed it here
 
 
 def _active(connection: sa.Connection, row: dict[str, Any]) -> bool:

@@ -30,6 +30,8 @@ class Store:
     created: float
     states: dict[State, int]
     size: int
+    vectors: str = ""
+    words: str = ""
 
 
 class Stores:
@@ -49,7 +51,7 @@ class Stores:
         counts = counts.where(d.tenant_id == tenant, _newest()).group_by(d.collection_id, d.state)
         with self.database.reading() as connection:
             rows = connection.execute(
-                sa.select(c.id, c.name, c.created)
+                sa.select(c.id, c.name, c.created, c.vectors, c.words)
                 .where(c.tenant_id == tenant, c.name != UNATTACHED)
                 .order_by(c.created.desc(), c.id.desc())
             ).all()
@@ -63,6 +65,8 @@ class Stores:
                 row.created,
                 {State(each.state): each.n for each in held.get(row.id, ())},
                 sum(int(each.size or 0) for each in held.get(row.id, ())),
+                row.vectors,
+                row.words,
             )
             for row in rows
         ]

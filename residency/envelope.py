@@ -23,7 +23,7 @@ HEADER: Final = 20
 PAD: Final = 64
 """Plaintext is padded with zeros to a multiple of this: exact lengths are hidden, rough ones are not."""
 PAYLOAD_VERSION: Final = 1
-PAYLOAD_KEYS: Final = frozenset("vtjkcdnaes")
+PAYLOAD_KEYS: Final = frozenset("vtjkcdnaesx")
 """Every key that a point's payload may hold; the sealing page says what each is."""
 
 
@@ -51,21 +51,13 @@ _decoder = msgspec.json.Decoder(PassageBody)
 class PassageSealer:
     """Seals and opens the Passages of one document version; builds the constant part of their AAD once."""
 
-    __slots__ = ("_dek", "_prefix")
+    __slots__ = ("_dek", "_prefix", "_vector_prefix")
 
     def __init__(self, dek: OpenDek, *, collection: bytes, document: bytes, version: int, classification: int) -> None:
         self._dek = dek
-        self._prefix = bind(
-            "domicile/v1/passage",
-            dek.header,
-            dek.tenant_id,
-            dek.jurisdiction,
-            collection,
-            document,
-            u32(version),
-            u8(classification),
-            "body",
-        )
+        place = (dek.header, dek.tenant_id, dek.jurisdiction, collection, document, u32(version), u8(classification))
+        self._prefix = bind("domicile/v1/passage", *place, "body")
+        self._vector_prefix = bind("domicile/v1/passage", *place, "vector")
 
     def seal(self, no: int, point_id: str, body: PassageBody) -> str:
         """Seal Passage `no`, which lies at `point_id` (a UUID); gives base64 for payload key `s`."""
@@ -74,17 +66,24 @@ class PassageSealer:
     def open(self, no: int, point_id: str, sealed: str) -> PassageBody:
         """Open what `seal` gave for the same Passage at the same point; raises `SealedError`."""
         try:
-            raw = a2b_base64(sealed, strict_mode=True)
-        except (Base64Error, ValueError) as error:
-            raise SealedError("an Envelope is no base64") from error
-        # Two texts must not stand for one Envelope: the unused bits of the last letters are zero.
-        tail = len(raw) % 3
-        if tail and b2a_base64(raw[-tail:], newline=False).decode("ascii") != sealed[-4:]:
-            raise SealedError("an Envelope is no canonical base64")
-        try:
-            return _decoder.decode(self.open_bytes(no, point_id, raw))
+            return _decoder.decode(self.open_bytes(no, point_id, _raw(sealed)))
         except msgspec.DecodeError:
             raise SealedError("an Envelope opens to something that is no Passage") from None
+
+    def seal_vector(self, no: int, point_id: str, vector: Vectors) -> str:
+        """Seal a Passage's vector (d,); gives base64 for payload key `x`."""
+        aad = self._aad(no, point_id, self._vector_prefix)
+        raw = self._dek.header + self._dek.seal(aad, padded(np.ascontiguousarray(vector, dtype="<f4").tobytes()))
+        return b2a_base64(raw, newline=False).decode("ascii")
+
+    def open_vector(self, no: int, point_id: str, sealed: str) -> Vectors:
+        """Open what `seal_vector` gave for the same Passage at the same point; raises `SealedError`."""
+        envelope = _raw(sealed)
+        _check_header(self._dek, envelope)
+        plain = unpadded(self._dek.open(self._aad(no, point_id, self._vector_prefix), memoryview(envelope)[HEADER:]))
+        if len(plain) % 4:
+            raise SealedError("an Envelope opens to something that is no vector")
+        return np.frombuffer(plain, dtype="<f4")
 
     def seal_bytes(self, no: int, point_id: str, plaintext: bytes) -> bytes:
         """Seal bytes in the place of a Passage's body; gives the raw Envelope."""
@@ -95,11 +94,23 @@ class PassageSealer:
         _check_header(self._dek, envelope)
         return unpadded(self._dek.open(self._aad(no, point_id), memoryview(envelope)[HEADER:]))
 
-    def _aad(self, no: int, point_id: str) -> bytes:
+    def _aad(self, no: int, point_id: str, prefix: bytes = b"") -> bytes:
         try:
-            return self._prefix + lp(no.to_bytes(4, "big")) + lp(bytes.fromhex(point_id.replace("-", "")))
+            return (prefix or self._prefix) + lp(no.to_bytes(4, "big")) + lp(bytes.fromhex(point_id.replace("-", "")))
         except (ValueError, OverflowError) as error:
             raise SealedError("a Passage's number or point id is malformed") from error
+
+
+def _raw(sealed: str) -> bytes:
+    try:
+        raw = a2b_base64(sealed, strict_mode=True)
+    except (Base64Error, ValueError) as error:
+        raise SealedError("an Envelope is no base64") from error
+    # Two texts must not stand for one Envelope: the unused bits of the last letters are zero.
+    tail = len(raw) % 3
+    if tail and b2a_base64(raw[-tail:], newline=False).decode("ascii") != sealed[-4:]:
+        raise SealedError("an Envelope is no canonical base64")
+    return raw
 
 
 def seal_field(dek: OpenDek, field: str, record: bytes, plaintext: bytes) -> bytes:
@@ -165,11 +176,12 @@ def payload(
     groups: Iterable[str],
     epoch: int,
     sealed: str,
+    vector: str = "",
 ) -> dict[str, Any]:
     """Write a point's payload: filters and the Envelope, never content.
 
     `owner` and `groups` are keyed tags (`SearchKeys.owner`, `SearchKeys.group`); `collection` and `document` random
-    ids in hex. `a` is left out when no group restricts the document.
+    ids in hex. `a` is left out when no group restricts the document, `x` unless the `vector` is sealed.
     """
     held: dict[str, Any] = {
         "v": PAYLOAD_VERSION,
@@ -185,4 +197,6 @@ def payload(
     restricted = sorted(groups)
     if restricted:
         held["a"] = restricted
+    if vector:
+        held["x"] = vector
     return held

@@ -7,26 +7,21 @@ A key that does not open is absent from what `open_deks` gives (its Passages are
 does not answer is `KeyringError`. Nothing falls back to plaintext.
 """
 
-import asyncio
 import hmac
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal
 
-import sqlalchemy as sa
-
 from residency.database import Database
 from residency.errors import KeyRefusedError, KeyringError, SealedError
-from residency.frames import open_file, seal_file
 from residency.journal import Touch, note
-from residency.keks import HORIZON, Also, Keks, Providers, Stride, committed, demand, nothing
+from residency.keks import HORIZON, Also, Keks, Providers, Stride, demand, nothing
 from residency.keyrows import DekRow, KekState
+from residency.keysets import Keysets
 from residency.keystore import Keystore
 from residency.ports import KekRef
-from residency.rotation import Rotation, digest, make
 from residency.route import Action, Route
 from residency.seal import (
-    NO_SUBJECT,
     NO_TAG,
     SEAL_STEP,
     KeyContext,
@@ -62,10 +57,11 @@ class Keyring:
         self._database = database
         self._store = Keystore(database)
         self._keks = Keks(database, self._store, providers, horizon)
+        self._keysets = Keysets(database, self._store, self._keks)
         self._mac_key = mac_key
         self._horizon = horizon
         self._open: dict[bytes, _Held] = {}
-        self._searching: dict[tuple[str, str, str], tuple[SearchKeys, tuple[bytes, ...], float]] = {}
+        self._searching: dict[tuple[str, str, str, int], tuple[SearchKeys, tuple[bytes, ...], float]] = {}
         self._spare: dict[bytes, int] = {}
         self.forgetting: list[Callable[[], None]] = []  # called whenever every open key is forgotten
 
@@ -198,27 +194,28 @@ class Keyring:
         tenant: str,
         jurisdiction: str,
         site: str,
-        dimension: int,
+        dimension: int | None = None,
         create: Route | Literal[False] = False,
+        epoch: int | None = None,
     ) -> SearchKeys | None:
         """Open the search keys of tenant × jurisdiction × Site; None when there are none and `create` is False.
 
-        To make them on first use, give the store Route as `create`. `dimension` is the width of the vectors; another
-        width than the keyset's is `KeyringError`.
+        To make them on first use, give the store Route as `create`, and `dimension`, the width of the vectors; another
+        width than the keyset's is `KeyringError`. `epoch` asks for one that is not, or no longer, in use.
         """
         route_open.check(site=site, action=Action.OPEN)
         demand(route_open, tenant, NO_TAG)
         place = (tenant, jurisdiction, site)
-        found = await self._database.look(self._store.keyset, *place)
+        found = await self._database.look(self._store.keyset, *place, epoch)
         if found is None:
-            if create is False:
+            if create is False or dimension is None:
                 return None
-            await self._new_keyset(create, tenant, jurisdiction, site, dimension)
+            await self._keysets.make(create, place, dimension)
             found = await self._database.run(self._store.keyset, *place)
         if found is None:
             raise KeyringError("the search keys vanished while they were made", hint="try again")
         keyset, rows = found
-        if keyset.dimension != dimension:
+        if dimension is not None and keyset.dimension != dimension:
             raise KeyringError(
                 f"the search keys of {jurisdiction} at {site} take width {keyset.dimension}, not {dimension}",
                 hint="build a new epoch for the new embedder",
@@ -226,52 +223,17 @@ class Keyring:
         if len(rows) < len(keyset.deks):
             raise KeyringError(f"the search keys of {jurisdiction} at {site} are shredded", hint="index anew")
         self._sweep()
-        held = self._searching.get(place)
+        held = self._searching.get((*place, keyset.epoch))
         if held is not None and held[1] == keyset.deks:
             self._note_warm(route_open, site, len(rows))
             return held[0]
-        keys = await self._keks.unwrap(route_open, [(row, NO_TAG) for row in rows])
-        if len(keys) < len(rows) or not all(committed(row, keys[row.id]) for row in rows):
-            raise KeyRefusedError(f"the search keys of {jurisdiction} at {site} do not open")
-        vectors, words, tags = (keys[dek_id] for dek_id in keyset.deks)
-        context = next(row.context for row in rows if row.id == keyset.deks[0])
-        sealed = await self._database.run(self._store.matrix, context.dek_id)
-        matrix = open_file(OpenDek(context, vectors, tenant=tenant), "rotation", NO_SUBJECT, keyset.epoch, sealed)
-        rotation = Rotation.decoded(matrix, dimension, keyset.matrix_digest)
-        opened = SearchKeys.of(*place, keyset.epoch, rotation=rotation, words=words, tags=tags)
-        self._searching[place] = (opened, keyset.deks, time.monotonic() + CACHE_SECONDS)
+        opened = await self._keysets.open(route_open, place, keyset, rows)
+        self._searching[(*place, keyset.epoch)] = (opened, keyset.deks, time.monotonic() + CACHE_SECONDS)
         return opened
 
-    async def _new_keyset(self, route: Route, tenant: str, jurisdiction: str, site: str, dimension: int) -> None:
-        demand(route, tenant, NO_TAG)
-        epoch = 1
-        ref = await self._keks.active(route, tenant, jurisdiction, site)
-        rows: list[DekRow] = []
-        sealed = b""
-        rotation = Rotation(await asyncio.to_thread(make, dimension))
-        for purpose in (Purpose.VECTORS, Purpose.LEXICON, Purpose.TAGS):
-            key = new_key()
-            context = KeyContext(purpose, tenant_bytes(tenant), jurisdiction, NO_SUBJECT, epoch, new_key()[:16])
-            rows.append(await self._keks.wrapped(route, ref, context, key, NO_TAG))
-            if purpose is Purpose.VECTORS:
-                dek = OpenDek(context, key, tenant=tenant, left=SEAL_STEP)
-                sealed = b"".join(seal_file(dek, "rotation", NO_SUBJECT, epoch, rotation.encoded()))
-        keyset = {
-            "tenant": tenant,
-            "jurisdiction": jurisdiction,
-            "site_id": site,
-            "epoch": epoch,
-            "dimension": dimension,
-            **{f"{row.context.purpose}_dek": row.id for row in rows},
-            "matrix": sealed,
-            "matrix_digest": digest(rotation.matrix),
-        }
-        try:
-            entered = await self._database.run(self._store.add, rows, keyset)
-        except sa.exc.IntegrityError:
-            return  # another process made them first; its rows stand, ours were rolled back
-        if not entered:
-            raise KeyringError("the KEK was rolled while search keys were made", hint="try again")
+    async def following(self, route_store: Route, tenant: str, jurisdiction: str, site: str) -> int:
+        """Give the epoch of search keys that is to follow, made now unless it was begun before."""
+        return await self._keysets.following(route_store, (tenant, jurisdiction, site))
 
     # --- KEKs -------------------------------------------------------------------------------------------------------
 

@@ -171,15 +171,25 @@ class Keystore:
         term = self._database.clock() + within
         return sa.case((sa.or_(kek.c.due.is_(None), kek.c.due > term), term), else_=kek.c.due)
 
-    def keyset(self, tenant: str, jurisdiction: str, site: str) -> tuple[Keyset, list[DekRow]] | None:
-        """Give the keyset in use and those of its three keys that are live."""
-        place = {"tenant": tenant, "jurisdiction": jurisdiction, "site": site}
+    def epochs(self, tenant: str, jurisdiction: str, site: str) -> list[tuple[int, str, int]]:
+        """List a place's keysets as (epoch, state, width), the oldest first."""
+        c = search_keyset.c
+        mine = (c.tenant == tenant, c.jurisdiction == jurisdiction, c.site_id == site)
+        with self._database.reading() as connection:
+            query = sa.select(c.epoch, c.state, c.dimension).where(*mine).order_by(c.epoch)
+            return [(row.epoch, row.state, row.dimension) for row in connection.execute(query)]
+
+    def keyset(
+        self, tenant: str, jurisdiction: str, site: str, epoch: int | None = None
+    ) -> tuple[Keyset, list[DekRow]] | None:
+        """Give the keyset in use, or that of an epoch, and those of its three keys that are live."""
+        place: dict[str, Any] = {"tenant": tenant, "jurisdiction": jurisdiction, "site": site}
         with self._database.glance() as rows:
-            found = rows(_KEYSET, place)
+            found = rows(_KEYSET, place) if epoch is None else rows(_EPOCH, place | {"epoch": epoch})
             if not found:
                 return None
-            epoch, dimension, *deks, matrix_digest = found[0]
-            keyset = Keyset(epoch, dimension, (deks[0], deks[1], deks[2]), matrix_digest)
+            at, dimension, *deks, matrix_digest = found[0]
+            keyset = Keyset(at, dimension, (deks[0], deks[1], deks[2]), matrix_digest)
             return keyset, [_row(each) for each in rows(_THESE, {"ids": keyset.deks})]
 
     def matrix(self, vectors_dek: bytes) -> bytes:
@@ -284,16 +294,15 @@ _FOLLOW_ALL: Final = """
     JOIN dek_wrapped AS w ON w.dek_id = m.id AND w.wrapped = m.new
     WHERE dek.id = m.id"""
 _held = search_keyset.c
-_KEYSET = (
-    sa.select(_held.epoch, _held.dimension, _held.vectors_dek, _held.lexicon_dek, _held.tags_dek, _held.matrix_digest)
-    .where(
-        _held.tenant == sa.bindparam("tenant"),
-        _held.jurisdiction == sa.bindparam("jurisdiction"),
-        _held.site_id == sa.bindparam("site"),
-    )
-    .order_by(_held.epoch.desc())
-    .limit(1)
+_AT = sa.select(
+    _held.epoch, _held.dimension, _held.vectors_dek, _held.lexicon_dek, _held.tags_dek, _held.matrix_digest
+).where(
+    _held.tenant == sa.bindparam("tenant"),
+    _held.jurisdiction == sa.bindparam("jurisdiction"),
+    _held.site_id == sa.bindparam("site"),
 )
+_KEYSET = _AT.where(_held.state == "active").order_by(_held.epoch.desc()).limit(1)
+_EPOCH = _AT.where(_held.epoch == sa.bindparam("epoch"))
 
 
 def _row(row: Any) -> DekRow:

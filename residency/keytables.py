@@ -81,6 +81,8 @@ search_keyset = sa.Table(
     sa.Column("tags_dek", sa.LargeBinary(16), sa.ForeignKey("dek.id"), nullable=False),
     sa.Column("matrix", sa.LargeBinary, nullable=False),
     sa.Column("matrix_digest", sa.LargeBinary(32), nullable=False),
+    sa.Column("state", sa.String(8), nullable=False, server_default="active"),
     sa.Column("created", sa.Float, nullable=False),
 )
-"""`matrix` is a sealed file (artefact `rotation`); the highest epoch is the one in use."""
+"""`matrix` is a sealed file (artefact `rotation`); of a place one epoch is `active`, and while keys are
+rolled one more is `coming`, or one `old`: no longer asked, and not yet gone."""

@@ -7,7 +7,7 @@ A tenant's data never shares a point filter with another's: `PointFilter.owners`
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from residency.route import Route
 
 Vectors = NDArray[np.float32]
+NO_VECTOR: Final[Vectors] = np.empty(0, dtype=np.float32)
 
 
 # --- shards ---------------------------------------------------------------------------------------------------------
@@ -24,8 +25,9 @@ Vectors = NDArray[np.float32]
 class Point:
     """One Passage as it lies at a shard: sealed text, protected vector, blinded words.
 
-    `id` is a UUID string from `lexicon.point_id`; `vector` float32 of shape (d,), unit length; `sparse` maps blind
-    token ids (u32) to stored weights; `payload` holds only keys of the allow-list in `envelope.PAYLOAD_KEYS`.
+    `id` is a UUID string from `lexicon.point_id`; `vector` float32 of shape (d,), unit length, or `NO_VECTOR` where it
+    lies sealed in the payload; `sparse` maps blind token ids (u32) to stored weights;
+    `payload` holds only keys of the allow-list in `envelope.PAYLOAD_KEYS`.
     """
 
     id: str

@@ -130,8 +130,8 @@ def of(
     """Make the master of a residency report.
 
     `inventory` rows hold jurisdictions, residency, personal, categories, classification, site, documents, passages,
-    vectors, lexical, bytes, key_sites; `violations` are the kept records, beside which stand those that the Receipts
-    themselves show.
+    vectors, lexical, forms (vectors by mode), bytes, key_sites; `violations` are the kept records, beside which stand
+    those that the Receipts themselves show.
     """
     fleet = known.fleet
     rows = [_tag_row(row, fleet, head.generated, known.kept(head.tenant, row)) for row in inventory]
@@ -210,6 +210,7 @@ def _tag_row(
         "bytes": int(row["bytes"]),
         "vectors": row.get("vectors"),
         "lexical": row.get("lexical"),
+        "forms": row.get("forms"),
         "retention": list(retention),
         "keys": [
             {"site": key, "zone": fleet.sites[key].zone if key in fleet.sites else "unknown"}

@@ -79,6 +79,7 @@ async def domicile(
     from ingestion.pausing import Pausing
     from ingestion.pipeline import Pipeline
     from ingestion.promises import Promises
+    from ingestion.rekeying import Rekeying
     from ingestion.restore import Restore
     from ingestion.reviewing import Reviewing
     from ingestion.stores import Stores
@@ -97,6 +98,7 @@ async def domicile(
     from service.fusion import learned_weights
     from service.leaving import LeavingOut
     from service.limits import Limits
+    from service.matrices import Matrices
     from service.neighbours import Neighbours
     from service.reconciling import Reconciling
     from service.repeats import Repeats
@@ -258,6 +260,14 @@ async def domicile(
             damage=damage,
         )
 
+        rekeying = Rekeying(
+            database=database,
+            engine=engine,
+            keyring=keyring,
+            ledger=ledger,
+            shards=outlets.shards,
+        )
+
         async def hourly() -> None:
             await intake.sweep()
             await uploads.sweep()
@@ -281,6 +291,8 @@ async def domicile(
             await uploads.sweep()
             await intake.sweep(0.0)  # bodies that an earlier process did not finish; nobody will
         calibrations = Calibrations(database)
+        matrices = Matrices(documents, keyring, settings.answers.sealed_passages)
+        erasure.listeners.append(matrices.forget)
         searching = Searching(
             engine=engine,
             documents=documents,
@@ -293,6 +305,7 @@ async def domicile(
             calibrations=calibrations,
             weights=learned_weights(fleet),
             damage=damage,
+            matrices=matrices,
         )
         answering = Answering(
             searching=searching,
@@ -381,6 +394,7 @@ async def domicile(
                 arrived=arrived,
             ),
             drift=drift,
+            rekeying=rekeying,
             rulemaking=Rulemaking(
                 database=database,
                 engine=engine,

@@ -6,7 +6,7 @@ on how well the model knows the language. Rank fusion (RRF) lets a weak ranking 
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final
 
@@ -107,12 +107,18 @@ def learn(quality: Mapping[float, float], near: float = 0.002) -> float:
 
 
 def fuse(
-    founds: Sequence[Found], tokens: Sequence[QuestionTokens], *, dense_weight: float, trust: float = 1.0
+    founds: Sequence[Found],
+    tokens: Sequence[QuestionTokens],
+    *,
+    dense_weight: float,
+    trust: float = 1.0,
+    wordless: Collection[int] = (),
 ) -> list[Scored]:
     """Join what the shards found, best first; ties are broken by point id, so the order is stable.
 
     `tokens[i]` are the blind question tokens that `founds[i]` was asked with; `trust` is what a cosine counts towards
-    support.
+    support. `wordless` are the founds whose Passages lie there without words: their vector stands for both legs, in
+    the score as in the support, or nothing of them would ever reach the threshold of an Answer.
     """
     joined: list[tuple[int, Hit, float]] = []
     for source, (found, asked) in enumerate(zip(founds, tokens, strict=True)):
@@ -123,8 +129,10 @@ def fuse(
     scored = []
     for source, hit, words in joined:
         dense = max(hit.dense, 0.0)
-        score = (dense_weight * dense / best_dense if best_dense > 0 else 0.0) + (
-            (1 - dense_weight) * words / best_words if best_words > 0 else 0.0
-        )
+        near = dense / best_dense if best_dense > 0 else 0.0
+        if source in wordless:
+            scored.append(Scored(source, hit, near, 2 * trust * dense))
+            continue
+        score = dense_weight * near + ((1 - dense_weight) * words / best_words if best_words > 0 else 0.0)
         scored.append(Scored(source, hit, score, trust * dense))
     return sorted(scored, key=lambda item: (-item.score, item.hit.id))

@@ -4,7 +4,7 @@ A Passage of a Tag that the policy does not permit is in no group, and so in no 
 """
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,6 +14,7 @@ from residency.engine import Engine
 from residency.errors import KeyRefusedError, KeyringError, SiteError
 from residency.lexicon import QuestionTokens
 from residency.ports import Found
+from residency.protection import USUAL, Protection
 from residency.route import Action, Route
 from residency.searchkeys import SearchKeys
 from residency.tag import Tag
@@ -23,11 +24,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Live passages that share an origin and a Site, and so share keys and a shard; only permitted classes."""
+    """Live passages that share origin, Site and form, and so share keys and a shard; only permitted classes."""
 
     site: str
     origin: str
     classes: tuple[ClassCount, ...]
+    protection: Protection = USUAL
+    """In what form all of it lies at the shard."""
 
     @property
     def tags(self) -> tuple[Tag, ...]:
@@ -51,6 +54,8 @@ class Asked:
     found: Found
     keys: SearchKeys
     tokens: QuestionTokens
+    damaged: int = 0
+    """Sealed vectors that did not open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +68,16 @@ class Ruled:
     closed: tuple[str, ...]
 
 
-def rule(engine: Engine, principal: Principal, asked: Tag, held: Sequence[ClassCount], activity: str) -> Ruled:
-    """Rule on every Tag that is held, together with the question's own."""
-    groups: dict[tuple[str, str], list[ClassCount]] = {}
+def rule(
+    engine: Engine,
+    principal: Principal,
+    asked: Tag,
+    held: Sequence[ClassCount],
+    activity: str,
+    protection: Callable[[Tag], Protection],
+) -> Ruled:
+    """Rule on every Tag that is held, together with the question's own; `protection` is the Collection's."""
+    groups: dict[tuple[str, str, Protection], list[ClassCount]] = {}
     withheld, refusals, closed = 0, list[Refusal](), set[str]()
     for tag_class in held:
         # the question itself goes to the shard, as a turned vector and blinded words: its own Tag must permit that
@@ -79,8 +91,9 @@ def rule(engine: Engine, principal: Principal, asked: Tag, held: Sequence[ClassC
             else:
                 withheld += tag_class.passages
         else:
-            groups.setdefault((tag_class.site, tag_class.jurisdiction), []).append(tag_class)
-    made = tuple(Group(site, origin, tuple(each)) for (site, origin), each in groups.items())
+            place = tag_class.site, tag_class.jurisdiction, protection(tag_class.tag)
+            groups.setdefault(place, []).append(tag_class)
+    made = tuple(Group(site, origin, tuple(each), form) for (site, origin, form), each in groups.items())
     return Ruled(made, withheld, tuple(refusals), tuple(sorted(closed)))
 
 

@@ -12,6 +12,7 @@ from ingestion.holds import Holds
 from ingestion.intake import Intake
 from ingestion.moving import Moving
 from ingestion.pausing import Pausing
+from ingestion.rekeying import Rekeying
 from ingestion.restore import Restore
 from ingestion.reviewing import Reviewing
 from ingestion.uploads import Uploads
@@ -79,6 +80,7 @@ class House:
     moving: Moving
     reviewing: Reviewing
     drift: Drift
+    rekeying: Rekeying
     rulemaking: Rulemaking
     archive: Archive
     embedders: dict[str, Embedder]

@@ -152,7 +152,7 @@ def _opened(
         heading=body.heading,
         language=body.language,
         score=item.score,
-        support=item.sense + held,
+        support=item.sense + (held if asked.group.protection.words else 0.0),
         site=row.site,
         zone=zone,
         tag=row.tag,

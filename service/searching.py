@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
+from ingestion.collections import Collection
 from ingestion.damage import Damage
 from ingestion.documents import ClassCount, Documents
 from ingestion.errors import NotFoundError
@@ -21,7 +22,8 @@ from residency.journal import Touch, recording
 from residency.keyring import Keyring
 from residency.ledger import Ledger
 from residency.ports import Embedder, PointFilter, Shard, ShardQuery, Vectors
-from residency.route import Action
+from residency.protection import VectorMode
+from residency.route import Action, Route
 from residency.searchkeys import SearchKeys
 from residency.tag import Tag
 from service.calibration import Calibrations, choose
@@ -29,6 +31,7 @@ from service.drafting import Drafting
 from service.findings import DEFAULT, Findings, Opened, Results, Search
 from service.fusion import SHIPPED, dense_weight, fuse, trust
 from service.groups import Asked, Group, pass_for, reach, rule
+from service.matrices import Matrices
 from service.opening import OVERFETCH, Opening
 from service.questions import LONGEST, fitting, readable
 
@@ -55,6 +58,7 @@ class Searching:
         calibrations: Calibrations | None = None,
         weights: Mapping[str, Mapping[str, float]] = SHIPPED,
         damage: Damage | None = None,
+        matrices: Matrices | None = None,
     ) -> None:
         self.drafting = Drafting(engine, ledger)
         self._engine = engine
@@ -67,6 +71,7 @@ class Searching:
         self._longest = longest
         self._calibrations = calibrations or Calibrations(documents.database)
         self._weights = weights
+        self._matrices = matrices or Matrices(documents, keyring)
         self._opening = Opening(engine, documents, keyring, deadline, damage)
 
     async def search(self, principal: Principal, ask: Search) -> Results | tuple[Refusal, str]:
@@ -98,7 +103,7 @@ class Searching:
         begun = time.perf_counter()
         timings: dict[str, float] = {}
         # (1) distinct Tags of the collection, and the question's own
-        collection, model, held = await self._held(principal, ask.collection)
+        within, held = await self._held(principal, ask.collection)
         timings["rows"] = time.perf_counter() - begun
         mark = time.perf_counter()
         asked = question_tag(self._engine, principal)
@@ -108,13 +113,14 @@ class Searching:
         permits = [permit for permit in permits if permit.route.site in self._embedders]
         if not permits:
             return refusals[0] if refusals else _nowhere(principal, asked, ask.activity)
+        model = within.model
         if model and not any(self._embedders[permit.route.site].digest == model for permit in permits):
             raise ModelError(
                 "the collection holds vectors of another model, or of another precision",
                 hint="start with the model that it was filled with, or put its documents in anew",
             )
         permits = [permit for permit in permits if model in ("", self._embedders[permit.route.site].digest)]
-        ruled = rule(self._engine, principal, asked, held, ask.activity)
+        ruled = rule(self._engine, principal, asked, held, ask.activity, within.protection)
         timings["decide"] = time.perf_counter() - mark
         if held and not ruled.groups and ruled.refusals:
             return ruled.refusals[0]
@@ -143,7 +149,7 @@ class Searching:
                 *(
                     reach(
                         group.site,
-                        self._ask(principal, ask, asked, group, collection, stemmed, embedder.dimension, embedding),
+                        self._ask(principal, ask, asked, group, within.id, stemmed, embedder.dimension, embedding),
                         self._deadline,
                     )
                     for group in ruled.groups
@@ -166,9 +172,10 @@ class Searching:
             [each.tokens for each in found],
             dense_weight=dense_weight(learned, language, spoken) if ask.dense_weight is None else ask.dense_weight,
             trust=trust(learned, language, spoken),
+            wordless={index for index, each in enumerate(found) if not each.group.protection.words},
         )
         passages_within = sum(each.passages for group in ruled.groups for each in group.classes)
-        maps = await self._calibrations.of(collection)
+        maps = await self._calibrations.of(within.id)
         timings["join"] = time.perf_counter() - mark
         # (6) check the winners against their rows, and open them
         mark = time.perf_counter()
@@ -179,7 +186,7 @@ class Searching:
             ruled.withheld,
             ruled.refusals,
             tuple(sorted({*silent, *ruled.closed, *lost})),
-            damaged,
+            damaged + sum(each.damaged for each in found),
             tuple(tags),
             tuple(touches),
             language,
@@ -189,17 +196,17 @@ class Searching:
             embedder.digest,
         )
 
-    async def _held(self, principal: Principal, name: str) -> tuple[str, str, list[ClassCount]]:
-        """Give a Collection's id, the digest of the model that it holds vectors of, and what lies in it."""
+    async def _held(self, principal: Principal, name: str) -> tuple[Collection, list[ClassCount]]:
+        """Give a Collection, with the digest of the model that it holds vectors of, and what lies in it."""
         database, tenant, groups = self._documents.database, principal.tenant, principal.groups
         collection, counts = await database.look(self._documents.held, tenant, name, groups)
         if collection is None:
             if name == DEFAULT:  # every tenant has it, from its first document on
-                return "", "", []
+                return Collection("", name, paused=False, model=""), []
             raise NotFoundError("there is no such collection", hint="see GET /v1/models, or leave `collection` out")
         if counts is None:
             counts = await database.run(self._documents.counts, tenant, [collection.id], groups)
-        return collection.id, collection.model, counts
+        return collection, counts
 
     async def _ask(
         self,
@@ -226,7 +233,7 @@ class Searching:
         shard = self._shards.get(group.site)
         if shard is None:
             raise SiteError(f"no shard at {group.site}", site=group.site, hint="check the fleet file")
-        tokens = keys.lexicon.question(ask.query, languages)
+        tokens, form = keys.lexicon.question(ask.query, languages), group.protection
         query = ShardQuery(
             where=PointFilter(
                 owners=(keys.owner,),
@@ -235,12 +242,25 @@ class Searching:
                 documents=ask.documents,
                 groups=tuple(keys.group(name) for name in sorted(principal.groups)),
             ),
-            vector=partial(_turned, embedding, keys),
-            tokens=tokens,
+            vector=partial(_turned, embedding, keys, form.vectors),
+            tokens=tokens if form.words else {},  # what is not asked there tells nothing there
             limit=max(CANDIDATES, ask.top_k * OVERFETCH),
         )
-        route = pass_for(self._engine, principal, Action.SEARCH, group, ask.activity, asked)
-        return Asked(group, await shard.search(route, query), keys, tokens)
+        damaged = 0
+        if form.vectors is VectorMode.SEALED:
+            may = partial(self._pass, principal, ask, group, asked)
+            found, damaged = await self._matrices.search(
+                shard, query, tenant=principal.tenant, group=group, keys=keys, may=may
+            )
+        else:
+            found = await shard.search(self._pass(principal, ask, group, asked, Action.SEARCH), query)
+        if not form.words:  # quotes are still chosen by the question's words, all of them equal
+            found = replace(found, idf=dict.fromkeys(tokens, 1.0))
+        return Asked(group, found, keys, tokens, damaged)
+
+    def _pass(self, principal: Principal, ask: Search, group: Group, asked: Tag, action: Action) -> Route:
+        also = (asked,) if action is Action.SEARCH else ()
+        return pass_for(self._engine, principal, action, group, ask.activity, *also)
 
 
 def question_tag(engine: Engine, principal: Principal) -> Tag:
@@ -263,10 +283,10 @@ def _nowhere(principal: Principal, tag: Tag, activity: str) -> Refusal:
     )
 
 
-async def _turned(embedding: asyncio.Task[Vectors], keys: SearchKeys) -> Vectors:
+async def _turned(embedding: asyncio.Task[Vectors], keys: SearchKeys, mode: VectorMode) -> Vectors:
     """Give the question's vector in the basis of these keys; one group that gives up does not end the embedding."""
     (vector,) = await asyncio.shield(embedding)
-    return keys.rotate(vector)
+    return keys.asked(mode, vector)
 
 
 def _language(ask: Search) -> tuple[str, bool]:

@@ -104,6 +104,8 @@ class Answers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Most quotes in an extractive Answer."""
     passages: int = 5
     """Passages that an Answer is made from."""
+    sealed_passages: int = 100_000
+    """Passages with sealed vectors that a process holds open for searching; more in one search are refused."""
 
 
 class LimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -27,6 +27,7 @@ VERBS = {
     "ask": ("service.cli.data", "Ask a question."),
     "eval": ("service.cli.evaluation", "Judge search and answers by a file of questions."),
     "documents": ("service.cli.working", "List documents; retry, pause, resume and cancel them."),
+    "collections": ("service.cli.collections", "List and make collections, with the form of their vectors and words."),
     "review": ("service.cli.reviews", "List, show and decide Tags in dispute."),
     "retag": ("service.cli.reviews", "Give a live document a narrower Tag."),
     "move": ("service.cli.sites", "Take a document to another Site."),

@@ -52,11 +52,18 @@ def status(settings: Settings, as_json: bool) -> None:
 @home_option
 @click.option("--tenant", help="Whose key.")
 @click.option("--jurisdiction", help="Such as DE, or DE+FR.")
+@click.option("--search", help="Instead: bring the index of this site under new search keys.", metavar="SITE")
 @click.option("--root", help="Instead: give the key folder of this site a new root key.", metavar="SITE")
-def rotate(settings: Settings, tenant: str | None, jurisdiction: str | None, root: str | None) -> None:
+def rotate(
+    settings: Settings, tenant: str | None, jurisdiction: str | None, search: str | None, root: str | None
+) -> None:
     """Make a new version of a key; then `keys rewrap` moves every document key under it."""
     if bool(root) == bool(tenant and jurisdiction) or (root and (tenant or jurisdiction)):
         raise InvalidRequestError("give --tenant and --jurisdiction, or --root alone", hint="domicile keys list")
+
+    if search:
+        _rekey(settings, tenant or "", jurisdiction or "", search)
+        return
 
     async def story(house: House) -> list[dict[str, Any]]:
         if root:
@@ -70,6 +77,26 @@ def rotate(settings: Settings, tenant: str | None, jurisdiction: str | None, roo
             people.print(f"{root}: {kept['keks']} keys under a new root" if kept else f"{root}: its root is not ours")
         else:
             people.print(f"{tenant} {jurisdiction} at {row['site']}: version {row['version']} is active")
+
+
+def _rekey(settings: Settings, tenant: str, jurisdiction: str, site: str) -> None:
+    if not (tenant and jurisdiction):
+        raise InvalidRequestError("give --tenant and --jurisdiction beside --search", hint="domicile keys list")
+
+    async def story(house: House) -> Any:
+        await house.welcome(tenant)
+        columns = (TextColumn("rekeying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=people, transient=True) as bar:
+            task = bar.add_task("rekeying", total=None)
+            return await house.rekeying.roll(
+                tenant, jurisdiction, site, progress=lambda done, of: bar.update(task, completed=done, total=of)
+            )
+
+    done = in_house(settings, story)
+    people.print(
+        f"{tenant} {jurisdiction} at {site}: epoch {done.epoch} is in use; {done.documents} documents and "
+        f"{done.points} passages brought, {done.damaged} do not open, {done.removed} old points removed"
+    )
 
 
 @keys.command()

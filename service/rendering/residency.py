@@ -215,7 +215,7 @@ def _inventory(report: Mapping[str, Any]) -> Table:
             f"{row['site']} ({row['zone']})",
             row["documents"],
             row["passages"],
-            row["vectors"] if row["vectors"] is not None else "unknown",
+            _vectors(row),
             row["lexical"] if row["lexical"] is not None else "unknown",
             row["bytes"],
             listed([f"{key['site']} ({key['zone']})" for key in row["keys"]]) if row["keys"] else "unknown",
@@ -246,3 +246,10 @@ def _facts(facts: Mapping[str, Any]) -> str:
         f"{name}: {len(value) if isinstance(value, list | dict) else value}" for name, value in sorted(facts.items())
     )
     return "; ".join(shown) or "–"
+
+
+def _vectors(row: Mapping[str, Any]) -> str:
+    if row["vectors"] is None:
+        return "unknown"
+    forms = row.get("forms") or {}
+    return f"{row['vectors']} ({', '.join(forms)})" if forms else str(row["vectors"])

@@ -143,7 +143,7 @@ class Store:
         """Write points durably; the same ids again overwrite themselves."""
         size = sum(len(point.vector) + 8 * len(point.tokens) + 2048 for point in op.points)
         self._demand(4 * size, share=self._free_share)
-        if any(len(point.vector) != 4 * self._dimension for point in op.points):
+        if any(len(point.vector) not in (0, 4 * self._dimension) for point in op.points):
             raise HostFaultError("broken", f"a vector is not {self._dimension} wide")
         self._update(qdrant.UpdateOperation.upsert_points([stored(point) for point in op.points]))
         return len(op.points)
@@ -169,7 +169,7 @@ class Store:
                 read = qdrant.ScrollRequest(offset=offset, limit=BLOCK, with_payload=True, with_vector=True)
                 records, offset = self._live.scroll(read)
                 if records:
-                    points = [qdrant.Point(record.id, record.vector, record.payload) for record in records]
+                    points = [qdrant.Point(record.id, record.vector or {}, record.payload) for record in records]
                     self._next.update(qdrant.UpdateOperation.upsert_points(points))
                     self._next.flush()  # here, so that the last flush does not hold up a search
                 if offset is None:
@@ -236,7 +236,7 @@ class Store:
         ]
         unknown, single = self._unknown(op, where)
         answers = self._batch(second + single)
-        # 3. Join. The first leg brings the payloads: every point has a vector, and words find only what has words.
+        # 3. Join. The first leg brings the payloads: where vectors are asked for, every point has one.
         #    Reading `id` makes a new UUID each time (1 µs): once per hit.
         rows = [(hit.id, hit.score, hit.payload) for hit in answers[0]] if second else []
         others = {hit.id: hit.score for hit in answers[1]} if len(second) > 1 else {}

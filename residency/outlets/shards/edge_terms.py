@@ -60,8 +60,8 @@ def floats(vector: bytes) -> list[float]:
 
 
 def stored(point: wire.WirePoint) -> Any:
-    """Translate a point; one without words has no sparse vector at all."""
-    vector: dict[str, Any] = {DENSE: floats(point.vector)}
+    """Translate a point; one without words has no sparse vector at all, one whose vector is sealed no dense one."""
+    vector: dict[str, Any] = {DENSE: floats(point.vector)} if point.vector else {}
     if point.tokens:
         vector[WORDS] = qdrant.SparseVector(point.tokens, point.weights)
     return qdrant.Point(point.id, vector, point.payload)

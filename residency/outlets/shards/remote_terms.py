@@ -60,8 +60,8 @@ def moved(alias: str, name: str) -> list[Any]:
 
 
 def stored(point: Point) -> models.PointStruct:
-    """Translate a point; one without words has no sparse vector at all."""
-    vector: dict[str, Any] = {DENSE: np.asarray(point.vector, dtype=np.float32).tolist()}
+    """Translate a point; one without words has no sparse vector at all, one whose vector is sealed no dense one."""
+    vector: dict[str, Any] = {DENSE: np.asarray(point.vector, dtype=np.float32).tolist()} if len(point.vector) else {}
     if point.sparse:
         vector[WORDS] = models.SparseVector(
             indices=list(point.sparse), values=[float(weight) for weight in point.sparse.values()]

@@ -15,6 +15,7 @@ from ingestion.attributes import Value
 from ingestion.documents import State
 from ingestion.states import COMING
 from ingestion.stores import UNATTACHED, Store
+from residency.protection import VectorMode, WordMode
 from service.api.attending import attended
 from service.api.openai.paging import MOST, listed, order
 from service.api.repeating import Repeating, cites
@@ -36,6 +37,13 @@ _STATES = {
 _REASONS = {"unsupported_type": "unsupported_file", "internal": "server_error", "poison": "server_error"}
 
 
+class Modes(msgspec.Struct, forbid_unknown_fields=True):
+    """In what form vectors and words of a new Collection lie at shards; it stays so."""
+
+    vectors: VectorMode | None = None
+    words: WordMode | None = None
+
+
 class StoreIn(msgspec.Struct):
     """`POST /v1/vector_stores`."""
 
@@ -45,6 +53,7 @@ class StoreIn(msgspec.Struct):
     metadata: dict[str, Any] | None = None
     expires_after: dict[str, Any] | None = None
     chunking_strategy: dict[str, Any] | None = None
+    domicile: Modes = msgspec.field(default_factory=Modes)
 
 
 class FileIn(msgspec.Struct):
@@ -91,7 +100,12 @@ def store_out(store: Store) -> dict[str, Any]:
         "file_counts": count | {"total": sum(count.values())},
         "last_active_at": None,
         "metadata": {},
-        "domicile": {"collection": store.name, "model": f"domicile/{store.name}"},
+        "domicile": {
+            "collection": store.name,
+            "model": f"domicile/{store.name}",
+            "vectors": store.vectors,
+            "words": store.words,
+        },
     }
 
 
@@ -132,7 +146,10 @@ class StoresController(Controller):
         if len(data.file_ids) > MOST_FILES:
             raise InvalidRequestError(f"at most {MOST_FILES} files at a time", param="file_ids")
         name = data.name or f"store-{secrets.token_hex(4)}"
-        made = await house.database.run(house.documents.collection, principal.tenant, name)
+        modes = data.domicile
+        made = await house.database.run(
+            house.documents.collection, principal.tenant, name, vectors=modes.vectors, words=modes.words
+        )
         for file_id in data.file_ids:
             await house.filing.attach(principal, made.id, file_id, None)
         house.worker.wake()
