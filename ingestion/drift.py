@@ -282,9 +282,7 @@ class Drift:
         return gone
 
     def _written(self, tenant: str, site: str) -> list[tuple[str, int, str, int | None, set[str]]]:
-        """Give what each version at this Site may have put: id, version, origin, epoch, ids.
-
-        The epoch is None where they need not be there.
+        """Give what each version at this Site may have put: id, version, origin, epoch (None: need not be there), ids.
 
         Those of a live version's present epoch must be there; what an older epoch put may have been replaced.
         """
