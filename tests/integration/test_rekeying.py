@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from ingestion.damage import Damage
 from ingestion.drift import Drift
 from ingestion.rekeying import Rekeyed, Rekeying
 from residency.keytables import dek_wrapped, search_keyset
@@ -122,8 +123,10 @@ async def test_a_roll_that_dies_anywhere_is_searched_all_along_and_goes_on(
 
 
 async def look(house: Ingesting) -> list[Any]:
-    drift = Drift(
-        database=house.database, engine=house.engine, keyring=house.keyring, ledger=house.ledger,
-        shards=house.shards, violations=Violations(house.database, house.ledger),
-    )  # fmt: skip
+    violations = Violations(house.database, house.ledger)
+    common: dict[str, Any] = {
+        "database": house.database, "engine": house.engine, "keyring": house.keyring, "ledger": house.ledger,
+        "violations": violations,
+    }  # fmt: skip
+    drift = Drift(**common, shards=house.shards, damage=Damage(**common, vaults=house.vaults))
     return (await drift.check()).found
