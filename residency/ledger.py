@@ -125,11 +125,16 @@ class Ledger:
     def check(self) -> None:
         """See that the database still holds what was signed last; a start begins with this.
 
-        Raises `LedgerError` when the database was set back or changed behind the newest checkpoint.
+        Raises `LedgerError` when the database was set back or changed behind the newest checkpoint, or lacks leaves.
         """
         with failing("read"), self.database.reading() as connection:
             size = connection.execute(sa.select(rows.heads.c.seq).where(rows.heads.c.tenant == rows.TREE)).scalar()
             self._continues(connection, size or 0, rows.newest(connection))
+            if lost := rows.missing(connection, size or 0):
+                raise LedgerError(
+                    f"{lost} of the ledger's entries were removed from the database",
+                    hint="`domicile ledger check` names the rows; restore the newest copy of the database",
+                )
 
     def _continues(self, connection: sa.Connection, size: int, newest: tuple[tlog.Checkpoint, str] | None) -> None:
         past = [newest[0]] if newest is not None else []

@@ -164,6 +164,18 @@ async def test_a_filter_lets_through_what_fits_every_condition(shard: Shard) -> 
         assert sorted(await shard.ids(search(), where)) == [point(number).id for number in numbers], where
 
 
+async def test_a_filter_that_let_everything_through_holds_for_what_comes_after(shard: Shard) -> None:
+    where = mine(classes=(1,), collections=("c1",), groups=())
+    await shard.put(store(), [point(1), point(2)])
+    assert sorted(await found(shard, where)) == names([1, 2])
+    await shard.put(store(), [point(3, k=2), point(4, c="c2"), point(5, a=["g1"]), point(6, owner=THEIRS)])
+    assert sorted(await found(shard, where)) == names([1, 2])
+    await shard.delete(erase(), [point(number).id for number in (3, 4, 5)])
+    assert sorted(await found(shard, where)) == names([1, 2])
+    await shard.put(store(), [point(7, c="c2")])
+    assert sorted(await found(shard, where)) == names([1, 2])
+
+
 async def test_every_hit_has_both_scores_whichever_leg_found_it(shard: Shard) -> None:
     far = [point(number, words={100 + number: 1.0}) for number in range(20, 30)]
     wordy = point(1, words={50: 2.0})

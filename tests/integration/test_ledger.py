@@ -238,6 +238,31 @@ def test_a_changed_past_is_never_signed(database, harm):
         ledger.sequence()
 
 
+@pytest.mark.parametrize("gone", [[1], [2], [2, 3]])
+def test_removed_entries_stop_a_start_though_hashes_and_checkpoints_stand(database, gone):
+    ledger = opened(database)
+    for _ in range(3):
+        ledger.append(draft())
+    ledger.sequence()
+    ledger.append(draft())  # one that waits for its place
+    ledger.check()
+    with database.transaction() as connection:
+        connection.execute(rows.leaves.delete().where(rows.leaves.c.seq.in_(gone)))
+    with pytest.raises(LedgerError, match=f"{len(gone)} of the ledger's entries were removed"):
+        ledger.check()
+
+
+def test_a_removed_entry_that_had_no_place_yet_stops_a_start(database):
+    ledger = opened(database)
+    ledger.append(draft())
+    ledger.sequence()
+    ledger.append(draft())
+    with database.transaction() as connection:
+        connection.execute(rows.leaves.delete().where(rows.leaves.c.seq == 2))
+    with pytest.raises(LedgerError, match="1 of the ledger's entries"):
+        ledger.check()
+
+
 def test_a_database_set_back_is_noticed_by_the_kept_checkpoint(database, tmp_path):
     mirror = tmp_path / "keys" / "ledger.checkpoint"
     ledger = opened(database, mirror=mirror)

@@ -23,7 +23,7 @@ from uuid import UUID
 import qdrant_edge as qdrant
 
 from residency.outlets.shards import edge_wire as wire
-from residency.outlets.shards.edge_terms import DENSE, WORDS, condition, create, floats, settings, stored
+from residency.outlets.shards.edge_terms import DENSE, WORDS, Filters, condition, create, floats, settings, stored
 
 BLOCK: Final = 500
 """Points copied between two calls during a purge; about 50 ms of work."""
@@ -64,6 +64,7 @@ class Store:
         self._free_share = free_share
         self._next: Any = None
         self._masses: dict[tuple[bytes, int], float] = {}
+        self._filters = Filters(lambda where: self.count(wire.Count(where)))
         self._name, self._live = self._open()
 
     def _open(self) -> tuple[str, Any]:
@@ -130,10 +131,15 @@ class Store:
             free=volume.f_bavail * volume.f_frsize,
         )
 
+    def _forget(self) -> None:
+        """Drop what was worked out about the points as they were."""
+        self._masses.clear()
+        self._filters.forget()
+
     # --- writing ---
 
     def _update(self, operation: Any) -> None:
-        self._masses.clear()
+        self._forget()
         self._live.update(operation)
         self._live.flush()
         if self._next is not None:
@@ -186,7 +192,7 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         old_store, self._name, self._live, self._next = self._live, name, self._next, None
-        self._masses.clear()
+        self._forget()
         old_store.close()
         sync_folder(self._folder)
         # 3. What was deleted lay in the old generation alone.
@@ -209,7 +215,7 @@ class Store:
         IDF of a token = score of a question of that one token ÷ stored weight of the best hit; a token that no point
         has counts as ln(1 + (n + .5) / .5), Qdrant's formula at df = 0.
         """
-        where = condition(op.where)
+        where = self._filters.fewest(op.where)
         legs: dict[str, tuple[Any, Any]] = {}
         if op.vector is not None:
             legs[DENSE] = qdrant.Query.Nearest(floats(op.vector), DENSE), qdrant.SearchParams(exact=True)
@@ -250,7 +256,7 @@ class Store:
 
     def words(self, op: wire.Words) -> list[str]:
         """Give the ids of the best by words alone, and remember the IDFs of these words until the next write."""
-        where = condition(op.where)
+        where = self._filters.fewest(op.where)
         if not op.tokens:
             return []
         leg, params = _words(op.tokens, op.counts, where)
