@@ -4,13 +4,23 @@ from residency.silence import silence
 
 silence()  # before any import that could call home
 
+from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
 
+from residency.egress import watching  # noqa: E402
 from residency.outlets import models  # noqa: E402
 
 CACHE = Path(__file__).parent.parent / ".cache"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_tripwire_left() -> Iterator[None]:
+    """A verb that ran in this process leaves its tripwire, as it would leave it to the process's end."""
+    yield
+    if (tripwire := watching()) is not None:
+        tripwire.uninstall()
 
 
 @pytest.fixture(scope="session")

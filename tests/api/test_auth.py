@@ -77,7 +77,8 @@ def test_the_description_was_read() -> None:
 @pytest.mark.parametrize(("method", "path", "operation"), CALLS)
 def test_a_call_without_a_key_is_refused(served: Served, method: str, path: str, operation: str) -> None:
     reply = call(served.bare(), method, path)
-    assert (reply.status_code, reply.json()["code"]) == (401, "unauthenticated"), operation
+    assert reply.status_code == 401, operation
+    assert method == "HEAD" or reply.json()["code"] == "unauthenticated", operation  # a reply to HEAD has no body
     assert reply.headers["www-authenticate"] == "Bearer"
 
 
@@ -93,6 +94,8 @@ def test_a_call_without_its_scope_is_refused_and_with_any_other_key_is_not(
             assert "scope_missing" not in reply.text, (operation, scope)
         else:
             assert reply.status_code == 403, (operation, scope)
+            if method == "HEAD":
+                continue
             body = reply.json()
             assert (body["code"], body["scope"]) == ("scope_missing", needed)
             assert f"--scope {needed}" in body["hint"]

@@ -118,7 +118,7 @@ async def test_a_death_in_the_midst_of_an_order_leaves_it_for_the_next_worker(
     teller: subprocess.Popen[str], tmp_path: Path, point: str
 ) -> None:
     assert await tell(teller, folder=str(tmp_path), story="order", **order(point)) == story.DIED
-    async with restarted(tmp_path) as house:
+    async with restarted(tmp_path, story.fleet()) as house:
         [begun] = await house.forgetting.orders("northwind")
         assert (begun.state, begun.documents, begun.erased) == ("pending", 2, int(point == "erased"))
         assert house.documents.counts("northwind") == []

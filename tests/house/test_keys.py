@@ -28,7 +28,7 @@ def _users(name: str) -> set[str]:
 
 
 def test_an_open_key_is_built_by_the_keyring_alone() -> None:
-    assert _users("OpenDek()") == {"residency/keyring.py"}
+    assert _users("OpenDek()") == {"residency/keyring.py", "residency/keysets.py"}  # one opens DEKs, one search keys
     assert _users("OpenDek.proven()") == {"residency/keyring.py"}
 
 
@@ -38,7 +38,7 @@ def test_nobody_chooses_a_nonce() -> None:
 
 def test_key_providers_are_spoken_to_by_the_keyring_alone() -> None:
     passed_on = "residency/outlets/keys/late.py"  # a provider itself
-    callers = _users("unwrap()") - {"residency/keks.py", "residency/keyring.py", passed_on}
+    callers = _users("unwrap()") - {"residency/keks.py", "residency/keyring.py", "residency/keysets.py", passed_on}
     assert not callers
 
 

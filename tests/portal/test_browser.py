@@ -134,7 +134,7 @@ def test_from_the_link_to_the_cited_passage_and_the_report(
         assert too_wide(page) == []
         answer.get_by_role("link", name="Source 1").click()
         mark = page.get_by_role("dialog").locator("mark")
-        expect(mark).to_have_text(QUOTE)
+        expect(mark).to_contain_text(QUOTE)
         expect(mark).to_be_in_viewport()
         page.keyboard.press("Escape")
         expect(page.get_by_role("dialog")).to_have_count(0)
@@ -197,7 +197,7 @@ def test_everything_but_progress_works_without_script(browser: Browser, served: 
         page.get_by_label("Your question").fill(QUESTION)
         page.get_by_role("button", name="Ask").click()
         page.locator(".citation").first.click()
-        expect(page.locator("mark")).to_have_text(QUOTE)
+        expect(page.locator("mark")).to_contain_text(QUOTE)
         page.get_by_role("button", name="Sign out").click()
         expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
 
