@@ -12,6 +12,7 @@ import shutil  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
 import tomllib  # noqa: E402
+from collections.abc import AsyncIterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -30,7 +31,6 @@ from residency.verify import verify  # noqa: E402
 from service.answering import Answer, Question  # noqa: E402
 from service.bootstrap import domicile  # noqa: E402
 from service.cli.common import operator  # noqa: E402
-from service.cli.data import blocks  # noqa: E402
 from service.home import office, policies_of, prepare  # noqa: E402
 from service.house import House  # noqa: E402
 from service.settings import load  # noqa: E402
@@ -45,6 +45,13 @@ def headline(number: int, text: str) -> None:
     """Say what comes next."""
     console.print()
     console.rule(f"[bold]{number}. {text}", align="left")
+
+
+async def blocks(path: Path) -> AsyncIterator[bytes]:
+    """Give a file's bytes as an upload would bring them."""
+    with path.open("rb") as file:
+        while block := file.read(1 << 16):
+            yield block
 
 
 def claim_of(item: dict[str, Any]) -> Claim:
