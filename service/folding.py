@@ -49,5 +49,8 @@ def _mark(text: str) -> tuple[frozenset[tuple[str, ...]], Counter[str]]:
 def _alike(
     one: tuple[frozenset[tuple[str, ...]], Counter[str]], other: tuple[frozenset[tuple[str, ...]], Counter[str]]
 ) -> bool:
-    shingles = one[0] | other[0]
-    return one[1] == other[1] and len(one[0] & other[0]) >= ALIKE * len(shingles)
+    less, more = sorted((len(one[0]), len(other[0])))
+    if less < ALIKE * more or one[1] != other[1]:  # cheap, and true of almost every pair
+        return False
+    both = len(one[0] & other[0])
+    return both >= ALIKE * (less + more - both)

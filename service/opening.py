@@ -135,7 +135,7 @@ def _body(dek: OpenDek | None, item: Scored, row: Document) -> PassageBody | Non
 def _opened(
     item: Scored, row: Document, body: PassageBody, zone: str, words: Mapping[int, float], asked: Asked
 ) -> Opened:
-    stored = asked.keys.lexicon.passage(body.text, body.language, body.heading)
+    stored = asked.keys.lexicon.held(body.text, body.language, body.heading, asked.tokens)
     held = sum(
         count * words[token] * stored[token] / (PREFIX_SHARE if token in asked.tokens.prefixes else 1.0)
         for token, count in asked.tokens.items()

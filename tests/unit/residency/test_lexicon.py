@@ -175,3 +175,15 @@ def test_a_point_id_is_a_uuid_of_version_8_that_only_the_key_gives() -> None:
     others = {point_id(*args) for args in [(b"\x01" * 32, b"\x01" * 16, 1, 0), (bytes(32), b"\x01" * 16, 2, 0)]}
     assert str(made) not in others
     assert keyed_tag(bytes(32), "tenant", "x") != keyed_tag(bytes(32), "acl", "x")
+
+
+@given(
+    st.text(alphabet="aäeißstnrv 1.", max_size=120),
+    st.text(alphabet="aäeißstnrv 1.", max_size=20),
+    st.text(max_size=20),
+)
+def test_what_a_passage_holds_of_a_question_is_what_is_stored_of_it(text: str, heading: str, question: str) -> None:
+    lexicon = Lexicon(bytes(32))
+    asked = lexicon.question(f"{question} {text[:30]}", ["de"])
+    stored = lexicon.passage(text, "de", heading)
+    assert lexicon.held(text, "de", heading, asked) == {token: each for token, each in stored.items() if token in asked}
