@@ -8,7 +8,7 @@ import asyncio
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 from residency import logkey
 from residency.database import Database
 from residency.engine import Engine, utcnow
-from residency.errors import DomicileError
 from residency.ports import Embedder
 from residency.rulebook import Rulebook
 from service.accounts import Accounts
+from service.beside import follow_rules, sequence, stop, tell_time, warm
 from service.errors import HomeError
 from service.home import (
     build,
@@ -40,15 +40,7 @@ from service.probing import Probing
 from service.settings import Settings
 
 if TYPE_CHECKING:  # both load onnxruntime or torch's neighbours; only the house needs them
-    from residency.ledger import Ledger
     from service.sightings import Sightings
-
-DIMENSION = 384
-"""Width of the bundled model's vectors, until a fleet names another model."""
-SEQUENCE_EVERY = 1.0
-"""Seconds between two signed checkpoints while leaves are waiting."""
-RULES_EVERY = 2.0
-"""Seconds between two looks at which rules are active; another process may have put others in force."""
 
 
 @asynccontextmanager
@@ -159,7 +151,7 @@ async def domicile(
         )
         ledger.check()
         violations = Violations(database, ledger, clock=clock)
-        _tell_time(engine, ledger)
+        tell_time(engine, ledger)
         documents = Documents(database)
         documents.moved.append(forget)
         sightings = Sightings(
@@ -412,17 +404,17 @@ async def domicile(
         )
         # (7) what runs beside: checkpoints, probes, workers
         tasks = [
-            asyncio.create_task(_sequence(house)),
+            asyncio.create_task(sequence(house)),
             asyncio.create_task(probing.run(settings.rules.probe_every_s, house.stopping)),
-            asyncio.create_task(_follow_rules(house)),
+            asyncio.create_task(follow_rules(house)),
         ]
         if index and work and settings.ingestion.workers:
             tasks.append(asyncio.create_task(worker.run(house.stopping)))
         if index:
             import sqlalchemy.orm  # noqa: F401 - llama_index loads it; half loaded it breaks queries in other threads
 
-            tasks.append(asyncio.create_task(asyncio.to_thread(_warm, work=work)))
-        stack.push_async_callback(_stop, house, tasks)
+            tasks.append(asyncio.create_task(asyncio.to_thread(warm, work=work)))
+        stack.push_async_callback(stop, house, tasks)
         yield house
 
 
@@ -483,57 +475,3 @@ def _probing(
         ttl=settings.rules.probe_ttl_s,
         clock=clock,
     )
-
-
-def _warm(*, work: bool) -> None:
-    """Load what the first question and the first document would otherwise wait for: about a second together."""
-    from ingestion import sandbox
-    from ingestion.detectors import language
-    from ingestion.splitter import split
-
-    language("Where does the first question come from?")
-    if work:
-        sandbox.warm()
-        text = "One sentence."
-        page = sandbox.PageSpan(number=1, start=0, end=len(text))
-        split(sandbox.Reading(text, [page], [], "text/plain"))
-
-
-async def _sequence(house: House) -> None:
-    size = -1
-    while not house.stopping.is_set():
-        await asyncio.sleep(SEQUENCE_EVERY)
-        try:
-            before, size = size, await house.database.run(house.ledger.sequence)
-            if size != before:
-                await house.database.run(_tell_time, house.engine, house.ledger)
-        except DomicileError:
-            continue  # appending fails loudly for whoever asks; the next second tries again
-
-
-def _tell_time(engine: Engine, ledger: "Ledger") -> None:
-    """Tell the engine when the last checkpoint was signed: no ruling is made by a clock far behind it."""
-    ever = datetime.max.replace(tzinfo=UTC)
-    _, newest = ledger.span(ever, ever)
-    if newest is not None:
-        engine.not_before(datetime.fromisoformat(newest["time"]))
-
-
-async def _follow_rules(house: House) -> None:
-    """Take over rules that were activated here or in another process; a broken set leaves the last good one."""
-    while not house.stopping.is_set():
-        await asyncio.sleep(RULES_EVERY)
-        with suppress(DomicileError):
-            if await house.database.run(house.rulemaking.pending):
-                await asyncio.to_thread(house.rulemaking.follow)
-
-
-async def _stop(house: House, tasks: list[asyncio.Task[None]]) -> None:
-    house.stopping.set()
-    house.worker.wake()
-    done, late = await asyncio.wait(tasks, timeout=0.01)
-    for task in late:
-        task.cancel()
-    await asyncio.gather(*done, *late, return_exceptions=True)
-    with suppress(DomicileError):  # what waits for its place in the tree gets it at the next start
-        await house.database.run(house.ledger.sequence)

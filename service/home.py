@@ -29,16 +29,6 @@ from service.settings import Settings
 if TYPE_CHECKING:
     from residency.inspection import Fault
 
-if TYPE_CHECKING:  # both load onnxruntime or torch's neighbours; only the house needs them
-    pass
-
-DIMENSION = 384
-"""Width of the bundled model's vectors, until a fleet names another model."""
-SEQUENCE_EVERY = 1.0
-"""Seconds between two signed checkpoints while leaves are waiting."""
-RULES_EVERY = 2.0
-"""Seconds between two looks at which rules are active; another process may have put others in force."""
-
 
 def prepare(folder: Path, *, zone: str, operator: str) -> bool:
     """Make a home: its settings and secret keys. Gives False when it was there already, and changes nothing then."""

@@ -29,11 +29,6 @@ if TYPE_CHECKING:  # both load onnxruntime or torch's neighbours; only the house
 
 DIMENSION = 384
 """Width of the bundled model's vectors, until a fleet names another model."""
-SEQUENCE_EVERY = 1.0
-"""Seconds between two signed checkpoints while leaves are waiting."""
-RULES_EVERY = 2.0
-"""Seconds between two looks at which rules are active; another process may have put others in force."""
-
 PATIENCE = 2 / 3
 """Share of a question's time that a generator has: the rest is for searching, and for quotes should it not come."""
 
