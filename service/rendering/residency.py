@@ -224,7 +224,7 @@ def _inventory(report: Mapping[str, Any]) -> Table:
         for row in report["inventory"]
     )
     columns = (
-        "Jurisdictions", "May be processed in", "Personal", "Categories", "Class", "Site", "Documents", "Passages",
+        "Law of", "Stays in", "Personal", "Categories", "Class", "Site", "Documents", "Passages",
         "Vectors", "Word sets", "Bytes", "Keys at", "Kept",
     )  # fmt: skip
     return Table("inventory", "Inventory by Tag", columns, rows, "0 documents are held.")
